@@ -1,0 +1,1 @@
+"""Helenite: the disks of a few machines as one network drive."""

@@ -1,0 +1,1 @@
+"""The client library: FileSystem and what it stands on."""

@@ -1,0 +1,332 @@
+"""FileSystem: the whole cluster as one object, for the gateway, the command line and the HTTP API.
+
+Metadata verbs are one round trip each. `open` and `create` hand out a Reader and a Writer for content. Paths are
+tuples of names (`core.paths`). Every verb raises the errors of `core.errors`. Thread-safe; create it after the fork.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from helenite.client.pool import ChunkPool
+from helenite.client.reader import Reader
+from helenite.client.rpc import MasterRpc
+from helenite.client.writer import Writer
+from helenite.config import ClientSettings
+from helenite.core.errors import EntryNotFoundError, WrongKindError
+from helenite.core.model import (
+    Change,
+    Condition,
+    Entry,
+    EntryView,
+    Expect,
+    Extent,
+    Location,
+    Lock,
+    LockScope,
+    Sequence,
+    Trashed,
+    Usage,
+)
+from helenite.core.paths import Path, format_path
+from helenite.core.pb import common_pb2, master_pb2
+from helenite.core.record import encode_extents
+from helenite.core.wire import (
+    change_from_message,
+    condition_to_message,
+    entry_from_message,
+    failure_from_message,
+    location_to_message,
+    lock_from_message,
+    trashed_from_message,
+    usage_from_message,
+    view_from_message,
+)
+
+ANY = Condition()
+"""No demand on the target, no lock tokens, nobody in particular."""
+
+
+class FileSystem:
+    """A client of one cluster."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.rpc = MasterRpc(settings.masters, settings.deadline_s)
+        self._pool = ChunkPool(self.rpc, settings.deadline_s)
+
+    def close(self) -> None:
+        self._pool.close()
+        self.rpc.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # Reading the namespace
+
+    def stat(self, path: Path) -> Entry:
+        """The entry at `path`; EntryNotFoundError when there is none."""
+        return self.lookup(path).entry
+
+    def lookup(
+        self, path: Path, *, with_locations: bool = False, with_properties: bool = False, with_locks: bool = False
+    ) -> EntryView:
+        """An entry with its chunks' locations, dead properties and locks (own and inherited), in one round trip."""
+        request = master_pb2.LookupRequest(
+            path=format_path(path),
+            with_locations=with_locations,
+            with_properties=with_properties,
+            with_locks=with_locks,
+        )
+        return view_from_message(self.rpc.namespace("Lookup", request))
+
+    def exists(self, path: Path) -> bool:
+        """Whether an entry has this path."""
+        try:
+            self.stat(path)
+        except EntryNotFoundError:
+            return False
+        return True
+
+    def list(
+        self, path: Path, *, with_properties: bool = False, with_locks: bool = False, with_locations: bool = False
+    ) -> tuple[EntryView, Iterator[EntryView]]:
+        """The directory itself and its members in no particular order, fetched page by page while iterated.
+
+        WrongKindError when `path` is a file. A name appears once even when the directory changes meanwhile.
+        """
+        request = master_pb2.ListRequest(
+            path=format_path(path),
+            with_properties=with_properties,
+            with_locks=with_locks,
+            with_locations=with_locations,
+        )
+        first = self.rpc.namespace("List", request)
+        return view_from_message(first.directory), self._pages(request, first)
+
+    def _pages(self, request: master_pb2.ListRequest, page: master_pb2.ListReply) -> Iterator[EntryView]:
+        seen: set[str] = set()
+        while True:
+            for message in page.entries:
+                if message.name not in seen:
+                    yield view_from_message(message)
+            if page.cursor == 0:
+                return
+            seen.update(message.name for message in page.entries)
+            request.cursor = page.cursor
+            page = self.rpc.namespace("List", request)
+
+    def usage(self) -> Usage:
+        """Totals of the space."""
+        return usage_from_message(self.rpc.namespace("GetUsage", common_pb2.Empty()))
+
+    def read_feed(self, after: Sequence, *, limit: int = 1000, wait_s: float = 0.0) -> tuple[tuple[Change, ...], Sequence]:
+        """Changes after a sequence, at most `limit`, and the last sequence; SequenceExpiredError when trimmed."""
+        request = master_pb2.ReadFeedRequest(after=after, limit=limit, wait_ms=int(wait_s * 1000))
+        reply = self.rpc.namespace("ReadFeed", request, wait_s + 10.0)
+        return tuple(map(change_from_message, reply.changes)), Sequence(reply.last)
+
+    # Content
+
+    def open(self, path: Path) -> Reader:
+        """A reader of one whole revision of the file at `path`, whatever happens to the name meanwhile."""
+        view = self.lookup(path, with_locations=True)
+        if view.entry.is_directory:
+            raise WrongKindError(f"{format_path(path)} is a directory")
+        return self.open_view(view)
+
+    def open_view(self, view: EntryView) -> Reader:
+        """A reader of a file that a look-up or listing has brought (without another round trip)."""
+        return Reader(self._pool, view)
+
+    def create(
+        self,
+        path: Path,
+        *,
+        condition: Condition = ANY,
+        size_bytes: int | None = None,
+        modified_at_ms: int = 0,
+    ) -> Writer:
+        """A writer of a new revision; nothing is visible until its `commit`, which checks `condition` again.
+
+        `size_bytes` is the announced size, if known: `commit` raises IncompleteBodyError when another number of bytes
+        was written. `modified_at_ms` 0 means the time of the commit.
+        """
+
+        def publish(extents: tuple[Extent, ...], fresh: tuple[Location, ...], size: int) -> tuple[Entry, bool]:
+            return self.commit(
+                path, extents, fresh, size_bytes=size, condition=condition, modified_at_ms=modified_at_ms
+            )
+
+        return Writer(self._pool, publish, size_bytes)
+
+    # Mutations. Each returns the entry as it is afterwards where there is one.
+
+    def commit(
+        self,
+        path: Path,
+        extents: tuple[Extent, ...],
+        fresh: tuple[Location, ...],
+        *,
+        size_bytes: int,
+        condition: Condition = ANY,
+        modified_at_ms: int = 0,
+    ) -> tuple[Entry, bool]:
+        """Swap the file's record. Extents whose chunk is not in `fresh` are shared with the revision that an EXACT
+        condition demands. Returns the entry and whether it is new.
+        """
+        commit = master_pb2.Commit(
+            path=format_path(path),
+            size_bytes=size_bytes,
+            extents=encode_extents(extents),
+            fresh=[location_to_message(location) for location in fresh],
+            modified_at_ms=modified_at_ms,
+            condition=condition_to_message(condition),
+        )
+        outcome = self._mutate(commit=commit)
+        return entry_from_message(outcome.entry), outcome.created
+
+    def make_directory(self, path: Path, *, condition: Condition = ANY) -> Entry:
+        """A new directory. EntryExistsError when the name is taken, ParentNotFoundError without its parent."""
+        verb = master_pb2.MakeDirectory(path=format_path(path), condition=condition_to_message(condition))
+        return entry_from_message(self._mutate(make_directory=verb).entry)
+
+    def remove(self, path: Path, *, condition: Condition = ANY) -> None:
+        """Move a file or a whole directory to the trash, in constant time."""
+        self._mutate(remove=master_pb2.Remove(path=format_path(path), condition=condition_to_message(condition)))
+
+    def move(
+        self,
+        source: Path,
+        target: Path,
+        *,
+        overwrite: bool,
+        condition: Condition = ANY,
+        target_condition: Condition = ANY,
+    ) -> tuple[Entry, bool]:
+        """Rename atomically; returns the entry and whether the target is new. What was there goes to the trash.
+
+        PreconditionFailedError when the target exists and must not be overwritten, CycleError into itself.
+        """
+        verb = master_pb2.Move(
+            source=format_path(source),
+            target=format_path(target),
+            overwrite=overwrite,
+            condition=condition_to_message(condition),
+            target_condition=condition_to_message(target_condition),
+        )
+        outcome = self._mutate(move=verb)
+        return entry_from_message(outcome.entry), outcome.created
+
+    def copy(
+        self,
+        source: Path,
+        target: Path,
+        *,
+        overwrite: bool,
+        is_shallow: bool = False,
+        condition: Condition = ANY,
+        target_condition: Condition = ANY,
+    ) -> tuple[Entry, bool]:
+        """Copy without moving content: extents are shared. Returns the entry and whether the target is new."""
+        verb = master_pb2.Copy(
+            source=format_path(source),
+            target=format_path(target),
+            overwrite=overwrite,
+            is_shallow=is_shallow,
+            condition=condition_to_message(condition),
+            target_condition=condition_to_message(target_condition),
+        )
+        outcome = self._mutate(copy=verb)
+        return entry_from_message(outcome.entry), outcome.created
+
+    def set_properties(
+        self,
+        path: Path,
+        *,
+        set_values: dict[str, bytes] | None = None,
+        remove: tuple[str, ...] = (),
+        modified_at_ms: int = 0,
+        created_at_ms: int = 0,
+        condition: Condition = ANY,
+    ) -> Entry:
+        """Set and remove dead properties (`{namespace}name` to serialised XML element) and times, all or nothing."""
+        verb = master_pb2.SetProperties(
+            path=format_path(path),
+            set=set_values or {},
+            remove=remove,
+            modified_at_ms=modified_at_ms,
+            created_at_ms=created_at_ms,
+            condition=condition_to_message(condition),
+        )
+        return entry_from_message(self._mutate(set_properties=verb).entry)
+
+    # Locks
+
+    def lock(
+        self,
+        path: Path,
+        *,
+        token: str,
+        scope: LockScope,
+        is_infinite: bool,
+        owner: bytes,
+        timeout_s: int,
+        condition: Condition = ANY,
+    ) -> tuple[Lock, Entry, bool]:
+        """Take a lock under the caller's fresh `token` (`urn:uuid:…`); a free name becomes an empty file.
+
+        LockedError when a conflicting lock exists. Returns the lock, the entry and whether the entry is new.
+        """
+        verb = master_pb2.AcquireLock(
+            path=format_path(path),
+            token=token,
+            scope=scope,
+            is_infinite=is_infinite,
+            owner=owner,
+            timeout_s=timeout_s,
+            condition=condition_to_message(condition),
+        )
+        outcome = self._mutate(acquire_lock=verb)
+        return lock_from_message(outcome.entry.locks[0]), entry_from_message(outcome.entry), outcome.created
+
+    def refresh_lock(self, path: Path, *, token: str, timeout_s: int, principal: str) -> Lock:
+        """Prolong a lock that covers `path`; LockNotFoundError when the token does not."""
+        verb = master_pb2.RefreshLock(path=format_path(path), token=token, timeout_s=timeout_s, principal=principal)
+        return lock_from_message(self._mutate(refresh_lock=verb).entry.locks[0])
+
+    def unlock(self, path: Path, *, token: str, principal: str) -> None:
+        """Release a lock that covers `path`; LockNotFoundError, or PermissionDeniedError when it is another's."""
+        self._mutate(release_lock=master_pb2.ReleaseLock(path=format_path(path), token=token, principal=principal))
+
+    # Trash
+
+    def list_trash(self, *, principal: str = "", limit: int = 1000) -> tuple[Trashed, ...]:
+        """Deleted entries that can be restored, youngest first; an empty principal means everyone's."""
+        request = master_pb2.ListTrashRequest(principal=principal, limit=limit)
+        return tuple(map(trashed_from_message, self.rpc.namespace("ListTrash", request).items))
+
+    def restore(self, trash_id: int, target: Path | None = None) -> Entry:
+        """Put a deleted entry back with everything beneath it; EntryExistsError when its place is taken."""
+        text = "" if target is None else format_path(target)
+        return entry_from_message(self._mutate(restore_trashed=master_pb2.RestoreTrashed(id=trash_id, target=text)).entry)
+
+    def empty_trash(self, ids: tuple[int, ...] = ()) -> None:
+        """Free what is in the trash for good: the named items or everything."""
+        self._mutate(empty_trash=master_pb2.EmptyTrash(ids=ids))
+
+    def _mutate(self, **verb: object) -> master_pb2.Outcome:
+        mutation = master_pb2.Mutation(operation_id=os.urandom(16), **verb)  # type: ignore[arg-type]
+        reply = self.rpc.namespace("Mutate", master_pb2.MutateRequest(mutations=[mutation]))
+        outcome: master_pb2.Outcome = reply.outcomes[0]
+        if outcome.HasField("failure"):
+            raise failure_from_message(outcome.failure)
+        return outcome
+
+
+__all__ = ["ANY", "Expect", "FileSystem"]

@@ -1,0 +1,85 @@
+"""The client's gRPC border: one channel for each master, failover between them, one deadline for each request.
+
+Used by `filesystem` and the command line. Reads and mutations are tried again on another master while the deadline
+lasts; mutations carry an operation id, so a repeat after a lost reply is harmless (D4). Thread-safe.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from helenite.core.errors import DeadlineExceededError, HeleniteError, UnavailableError
+from helenite.core.pb.master_pb2_grpc import AdminStub, ClusterStub, NamespaceStub
+from helenite.core.process import GRPC_OPTIONS
+from helenite.core.wire import error_from_rpc
+
+ATTEMPT_S = 10.0
+"""Longest wait for one master before the next is tried, so that a hung master costs time, not the request."""
+PAUSE_S = 0.1
+"""Pause after every master has failed once."""
+
+
+class MasterRpc:
+    """Calls the masters; create it after the fork."""
+
+    def __init__(self, masters: tuple[str, ...], deadline_s: float) -> None:
+        self._lock = threading.Lock()  # guards _current
+        self._current = 0
+        self._deadline_s = deadline_s
+        self._masters = masters
+        self._closed = threading.Event()
+        self._channels = [grpc.insecure_channel(address, options=GRPC_OPTIONS) for address in masters]
+        self._namespace = [NamespaceStub(channel) for channel in self._channels]
+        self._cluster = [ClusterStub(channel) for channel in self._channels]
+        self._admin = [AdminStub(channel) for channel in self._channels]
+
+    def close(self) -> None:
+        self._closed.set()
+        for channel in self._channels:
+            channel.close()
+
+    def namespace(self, verb: str, request: Any, deadline_s: float | None = None) -> Any:
+        """Call a verb of the Namespace service and return its reply; raises what the master raised."""
+        return self._call([getattr(stub, verb) for stub in self._namespace], request, deadline_s)
+
+    def cluster(self, verb: str, request: Any, deadline_s: float | None = None) -> Any:
+        """Call a verb of the Cluster service."""
+        return self._call([getattr(stub, verb) for stub in self._cluster], request, deadline_s)
+
+    def admin(self, verb: str, request: Any, deadline_s: float | None = None) -> Any:
+        """Call a verb of the Admin service."""
+        return self._call([getattr(stub, verb) for stub in self._admin], request, deadline_s)
+
+    def _call(self, methods: list[Callable[..., Any]], request: Any, deadline_s: float | None) -> Any:
+        deadline = time.monotonic() + (self._deadline_s if deadline_s is None else deadline_s)
+        failures = 0
+        while True:
+            at = self._current
+            left = deadline - time.monotonic()
+            try:
+                return methods[at](request, timeout=max(0.01, min(left, ATTEMPT_S)))
+            except grpc.RpcError as problem:
+                error = error_from_rpc(problem, f"master {self._masters[at]}")
+            failures += 1
+            if not isinstance(error, UnavailableError) or self._closed.is_set():
+                raise error
+            self._next(at)
+            self._pause_or_raise(error, failures, deadline)
+
+    def _next(self, failed: int) -> None:
+        with self._lock:
+            if self._current == failed:
+                self._current = (failed + 1) % len(self._masters)
+
+    def _pause_or_raise(self, error: HeleniteError, failures: int, deadline: float) -> None:
+        pause = PAUSE_S if failures % len(self._masters) == 0 else 0.0
+        if time.monotonic() + pause >= deadline:
+            if isinstance(error, DeadlineExceededError):
+                raise error
+            raise UnavailableError(f"no master answers ({', '.join(self._masters)}): {error}") from error
+        self._closed.wait(pause)

@@ -1,0 +1,1 @@
+"""What all parts share: values, errors, codecs; no part of the cluster."""

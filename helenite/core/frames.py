@@ -1,0 +1,255 @@
+"""The data port's protocol: how bytes of chunks travel (D10). Sans-I/O: this module only packs and parses.
+
+One page of specification. All integers are big-endian. A connection carries one request at a time; a client that
+wants more opens more. On connect the chunkserver sends a Greeting, so that a client knows whom it reached.
+Then the client sends requests and reads one reply for each. A frame is
+
+    verb u8 | flags u8 (0) | status u16 | meta_length u32 | payload_length u64 | meta | payload
+
+Requests have status 0. In a reply, status 0 is success; otherwise it is an error, whose meta is `code NUL message`
+in UTF-8 (core/errors.py) and which has no payload. After an error the connection stays usable: a server reads a
+WRITE's payload to its end before it refuses it. Meta and payload of the verbs:
+
+    WRITE request  handle u64, length u64, capability 8 B, target count u8, then for each further server of the
+                   chain: server id u16, address length u8, `host:port`, socket length u8, unix socket path.
+                   Payload: the chunk. The server forwards it while it arrives.
+          reply    ack count u8, then for each replica that is durable: server id u16, digest 8 B. The digest is
+                   checksum.digest over the block checksums that the server computed from what it received.
+                   A hop that failed is missing from the list; the first server failing is an error.
+    READ  request  handle u64, offset u64, length u64, capability 8 B.
+          reply    chunk length u64, offset of the payload u64, checksums. The payload are the whole blocks that
+                   cover the range (so it starts at or before the range's offset), the checksums theirs.
+    OPEN  request  handle u64, capability 8 B. Unix sockets only.
+          reply    offset u64 in the passed file, chunk length u64, checksums of all blocks. The descriptor comes
+                   by SCM_RIGHTS together with the first byte of the reply.
+
+A zero-length chunk does not exist. Limits: meta 64 KiB, payload CHUNK_BYTES_MAX, six further servers in a chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from helenite.core.errors import BadCapabilityError, HeleniteError, ProtocolError, error_from_code
+from helenite.core.model import CHUNK_BYTES_MAX, ChunkHandle, ServerId
+
+FRAME = struct.Struct(">BBHIQ")
+META_BYTES_MAX = 64 * 1024
+CHAIN_MAX = 6
+CAPABILITY_BYTES = 8
+_GREETING = struct.Struct(">8sH16s")
+_MAGIC = b"HELENIT1"
+_WRITE = struct.Struct(">QQ8sB")
+_READ = struct.Struct(">QQQ8s")
+_OPEN = struct.Struct(">Q8s")
+_RANGE = struct.Struct(">QQ")
+_ACK = struct.Struct(">H8s")
+GREETING_BYTES = _GREETING.size
+
+
+class Verb(IntEnum):
+    """What a frame asks for or answers."""
+
+    WRITE = 1
+    READ = 2
+    OPEN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame's header; meta and payload follow on the wire."""
+
+    verb: Verb
+    status: int
+    meta_length: int
+    payload_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A further server of a replication chain."""
+
+    server: ServerId
+    address: str
+    socket: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRequest:
+    """Store `length` bytes as chunk `handle`, here and at `targets`."""
+
+    handle: ChunkHandle
+    length: int
+    capability: bytes
+    targets: tuple[Target, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """Send `length` bytes of a chunk from `offset`."""
+
+    handle: ChunkHandle
+    offset: int
+    length: int
+    capability: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """Pass a descriptor of the file that holds a chunk."""
+
+    handle: ChunkHandle
+    capability: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """One durable replica of a WRITE."""
+
+    server: ServerId
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RangeReply:
+    """Meta of READ's and OPEN's replies.
+
+    READ: the chunk's `length` and where the payload starts in the chunk; OPEN: the chunk's `length` and where the
+    chunk starts in the passed file.
+    """
+
+    length: int
+    offset: int
+    checksums: bytes
+
+
+def capability_for(key: bytes, handle: ChunkHandle) -> bytes:
+    """The capability of a chunk: a keyed hash that only masters and chunkservers can make."""
+    return hashlib.blake2b(handle.to_bytes(8, "big"), digest_size=CAPABILITY_BYTES, key=key).digest()
+
+
+def check_capability(key: bytes, handle: ChunkHandle, capability: bytes) -> None:
+    """Raise BadCapabilityError unless `capability` is that of `handle`."""
+    if capability_for(key, handle) != capability:
+        raise BadCapabilityError(f"the capability for chunk {handle:x} is not of this cluster")
+
+
+def encode_greeting(server: ServerId, cluster_id: bytes) -> bytes:
+    """Who speaks: `cluster_id` has 16 bytes."""
+    return _GREETING.pack(_MAGIC, server, cluster_id)
+
+
+def parse_greeting(data: bytes) -> tuple[ServerId, bytes]:
+    magic, server, cluster_id = _GREETING.unpack(data)
+    if magic != _MAGIC:
+        raise ProtocolError("the peer is no data port of this version")
+    return ServerId(server), cluster_id
+
+
+def encode_frame(verb: Verb, meta: bytes, payload_length: int = 0, status: int = 0) -> bytes:
+    """Header and meta; the payload is sent after it by whoever has it."""
+    return FRAME.pack(verb, 0, status, len(meta), payload_length) + meta
+
+
+def parse_frame(header: bytes | bytearray | memoryview) -> Frame:
+    verb, _flags, status, meta_length, payload_length = FRAME.unpack(header)
+    if meta_length > META_BYTES_MAX or payload_length > CHUNK_BYTES_MAX:
+        raise ProtocolError(f"a frame of {meta_length} + {payload_length} bytes is over the limit")
+    try:
+        return Frame(Verb(verb), status, meta_length, payload_length)
+    except ValueError:
+        raise ProtocolError(f"unknown verb {verb}") from None
+
+
+def encode_error(verb: Verb, error: HeleniteError) -> bytes:
+    meta = f"{error.code}\0{error}".encode()[:META_BYTES_MAX]
+    return encode_frame(verb, meta, 0, 1)
+
+
+def parse_error(meta: bytes) -> HeleniteError:
+    code, _, message = meta.decode(errors="replace").partition("\0")
+    return error_from_code(code, message)
+
+
+def encode_write(request: WriteRequest) -> bytes:
+    if len(request.targets) > CHAIN_MAX:
+        raise ProtocolError(f"a chain has at most {CHAIN_MAX} further servers, not {len(request.targets)}")
+    parts = [_WRITE.pack(request.handle, request.length, request.capability, len(request.targets))]
+    for target in request.targets:
+        address, socket = target.address.encode(), target.socket.encode()
+        parts.append(struct.pack(">HB", target.server, len(address)) + address + bytes([len(socket)]) + socket)
+    return encode_frame(Verb.WRITE, b"".join(parts), request.length)
+
+
+def parse_write(meta: bytes) -> WriteRequest:
+    try:
+        handle, length, capability, count = _WRITE.unpack_from(meta)
+        at, targets = _WRITE.size, []
+        for _ in range(count):
+            server, size = struct.unpack_from(">HB", meta, at)
+            address = meta[at + 3 : at + 3 + size].decode()
+            at += 3 + size
+            socket = meta[at + 1 : at + 1 + meta[at]].decode()
+            at += 1 + meta[at]
+            targets.append(Target(ServerId(server), address, socket))
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise ProtocolError("a WRITE's meta is malformed") from error
+    if at != len(meta) or length < 1 or count > CHAIN_MAX:
+        raise ProtocolError("a WRITE's meta is malformed")
+    return WriteRequest(ChunkHandle(handle), length, capability, tuple(targets))
+
+
+def encode_acks(acks: tuple[Ack, ...]) -> bytes:
+    """WRITE's reply, whole."""
+    meta = bytes([len(acks)]) + b"".join(_ACK.pack(ack.server, ack.digest) for ack in acks)
+    return encode_frame(Verb.WRITE, meta)
+
+
+def parse_acks(meta: bytes) -> tuple[Ack, ...]:
+    try:
+        return tuple(Ack(ServerId(server), digest) for server, digest in _ACK.iter_unpack(meta[1:]))
+    except struct.error as error:
+        raise ProtocolError("a WRITE's acknowledgement is malformed") from error
+
+
+def encode_read(request: ReadRequest) -> bytes:
+    meta = _READ.pack(request.handle, request.offset, request.length, request.capability)
+    return encode_frame(Verb.READ, meta)
+
+
+def parse_read(meta: bytes) -> ReadRequest:
+    handle, offset, length, capability = _unpack(_READ, meta)
+    return ReadRequest(ChunkHandle(handle), offset, length, capability)
+
+
+def encode_open(request: OpenRequest) -> bytes:
+    return encode_frame(Verb.OPEN, _OPEN.pack(request.handle, request.capability))
+
+
+def parse_open(meta: bytes) -> OpenRequest:
+    handle, capability = _unpack(_OPEN, meta)
+    return OpenRequest(ChunkHandle(handle), capability)
+
+
+def encode_range(verb: Verb, reply: RangeReply, payload_length: int = 0) -> bytes:
+    """Header and meta of READ's or OPEN's reply."""
+    return encode_frame(verb, _RANGE.pack(reply.length, reply.offset) + reply.checksums, payload_length)
+
+
+def parse_range(meta: bytes) -> RangeReply:
+    try:
+        length, offset = _RANGE.unpack_from(meta)
+    except struct.error as error:
+        raise ProtocolError("a reply's meta is malformed") from error
+    return RangeReply(length, offset, bytes(meta[_RANGE.size :]))
+
+
+def _unpack(layout: struct.Struct, meta: bytes) -> tuple[Any, ...]:
+    try:
+        return layout.unpack(meta)
+    except struct.error as error:
+        raise ProtocolError(f"{len(meta)} bytes are no meta of this verb") from error

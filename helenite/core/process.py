@@ -1,0 +1,110 @@
+"""What every long-running process does once: logging, signals, threads that may not die silently, the gRPC server.
+
+Used by the `__main__` of each service. It decides nothing about chunks or names. Threads start only here.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+log = logging.getLogger(__name__)
+
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+"""Largest gRPC message: a page of a listing or the extents of a 1 TiB file stay well below it."""
+GRPC_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.so_reuseport", 0),
+]
+
+
+class Worker:
+    """A named thread that logs its crash and reports it; `stop` asks it to end and waits.
+
+    `body` gets the stop event and returns when it is set.
+    """
+
+    def __init__(
+        self, name: str, body: Callable[[threading.Event], None], on_crash: Callable[[], None] | None = None
+    ) -> None:
+        self._stopping = threading.Event()
+        self._on_crash = on_crash
+        self._body = body
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> Worker:
+        self._thread.start()
+        return self
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Ask the body to end and wait for it."""
+        self._stopping.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            self._body(self._stopping)
+        except BaseException:
+            log.exception("thread %s crashed", self._thread.name)
+            if self._on_crash is not None:
+                self._on_crash()
+
+
+def start_logging(level: str) -> None:
+    """Log to stderr, one line an event; SIGUSR1 prints all stacks."""
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+
+def stop_event_on_signals() -> threading.Event:
+    """An event that SIGINT or SIGTERM sets."""
+    stopping = threading.Event()
+
+    def on_signal(_number: int, _frame: object) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    return stopping
+
+
+def die_with_parent() -> None:
+    """End this process when the supervisor that started it is gone (HELENITE_SUPERVISED), however it died."""
+    parent = os.getppid()
+
+    def watch(stopping: threading.Event) -> None:
+        while not stopping.wait(1.0):
+            if os.getppid() != parent:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    Worker("parent-watch", watch).start()
+
+
+def make_grpc_server(threads: int) -> grpc.Server:
+    """A server with the project's limits; more than `threads` requests at once wait, four times as many are refused."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="grpc")
+    return grpc.server(pool, options=GRPC_OPTIONS, maximum_concurrent_rpcs=4 * threads)
+
+
+def bind_grpc(server: grpc.Server, address: str) -> int:
+    """Bind to `host:port` (0 = any) and return the port."""
+    port = server.add_insecure_port(address)
+    if port == 0:
+        raise OSError(f"cannot listen on {address}")
+    return port

@@ -1,0 +1,1 @@
+"""The master: namespace and chunk table on Redis, served over gRPC."""

@@ -1,0 +1,1 @@
+"""The WebDAV gateway: the client that people mount."""
