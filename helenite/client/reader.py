@@ -1,0 +1,105 @@
+"""Reading one revision of a file: any range, read ahead, replica failover in mid-stream (D9).
+
+Made by `FileSystem.open`. The extents and the chunks' immutability pin the revision: whatever happens to the name, a
+reader sees one whole revision. One reader serves one thread; its read-ahead runs in the pool's background.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from helenite.client.chunking import Piece, plan_pieces
+from helenite.client.pool import ChunkPool
+from helenite.core.model import MIB, Entry, EntryView, Location
+
+PIECE_BYTES = MIB
+"""Unit of reading: large enough that a round trip costs little, small enough to stay in a processor's cache."""
+AHEAD_MAX = 2
+"""Pieces fetched ahead of the one that is being sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Verified bytes of a file: either `data`, or `length` bytes at `offset` of `descriptor`."""
+
+    data: memoryview | bytes | None
+    descriptor: int | None
+    offset: int
+    length: int
+
+
+class Reader:
+    """Reads one revision of one file."""
+
+    def __init__(self, pool: ChunkPool, view: EntryView) -> None:
+        self._pool = pool
+        self.entry: Entry = view.entry
+        self._locations: dict[int, Location] = {location.handle: location for location in view.locations}
+
+    @property
+    def size_bytes(self) -> int:
+        return self.entry.size_bytes
+
+    def close(self) -> None:
+        """Nothing is held between reads; here so that a reader is used like a file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset`; fewer only at the end of the file."""
+        return b"".join(self.iterate(offset, length))
+
+    def iterate(self, offset: int = 0, length: int | None = None) -> Iterator[memoryview]:
+        """The bytes of a range, piece by piece, with the next pieces on their way.
+
+        ContentLostError or UnavailableError in the middle when a piece cannot be had: the caller must break off.
+        """
+        left = max(0, self.size_bytes - offset)
+        wanted = left if length is None else min(length, left)
+        pieces = plan_pieces(self.entry.extents, offset, wanted, PIECE_BYTES)
+        if wanted <= PIECE_BYTES:
+            yield from map(self._fetch, pieces)
+            return
+        ahead: deque[Future[memoryview]] = deque()
+        try:
+            for piece in pieces:
+                ahead.append(self._pool.submit(self._fetch, piece))
+                if len(ahead) > AHEAD_MAX:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def segments(self, offset: int, length: int) -> Iterator[Segment]:
+        """The same range as segments for a gateway."""
+        for data in self.iterate(offset, length):
+            yield Segment(data, None, 0, len(data))
+
+    def _fetch(self, piece: Piece) -> memoryview:
+        extent = self.entry.extents[piece.extent]
+        location = self._locations.get(extent.handle)
+        if location is None:
+            location = self._locate_from(piece.extent)
+        return self._pool.read_chunk(location, piece.offset, piece.length)
+
+    def _locate_from(self, extent: int) -> Location:
+        """Ask where the chunks of this extent and the following ones are: one round trip for many chunks."""
+        handles = [e.handle for e in self.entry.extents[extent : extent + LOCATE_MAX]]
+        found = self._pool.locate(handles)
+        self._locations = {location.handle: location for location in found}
+        return self._locations[handles[0]]
+
+
+LOCATE_MAX = 256
+"""Extents located at once, as many as a look-up brings."""

@@ -1,0 +1,127 @@
+"""One master: `python -m helenite.master`, configured by HELENITE_* variables (config.MasterSettings)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from helenite.config import MasterSettings
+from helenite.core.clock import Clock
+from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
+from helenite.core.pb.master_pb2_grpc import (
+    add_AdminServicer_to_server,
+    add_ClusterServicer_to_server,
+    add_NamespaceServicer_to_server,
+)
+from helenite.core.process import (
+    Worker,
+    bind_grpc,
+    die_with_parent,
+    make_grpc_server,
+    start_logging,
+    stop_event_on_signals,
+)
+from helenite.master.admin_service import AdminService, total_usage
+from helenite.master.allocator import Allocator
+from helenite.master.cluster_service import MEMBER_TTL_S, ClusterService
+from helenite.master.leadership import Leadership
+from helenite.master.maintenance import Maintenance
+from helenite.master.membership import Liveness, Membership
+from helenite.master.namespace import Namespace
+from helenite.master.namespace_service import NamespaceService
+from helenite.master.store import Store
+from helenite.master.survey import Survey
+
+log = logging.getLogger("helenite.master")
+STOP_GRACE_S = 2.0
+
+
+def main() -> int:
+    """Serve until SIGTERM; 2 for a wrong setting."""
+    try:
+        settings = MasterSettings.from_env(os.environ)
+    except ConfigurationError as error:
+        print(f"helenite.master: {error}", file=sys.stderr)
+        return 2
+    start_logging(settings.log_level)
+    stopping = stop_event_on_signals()
+    if settings.supervised:
+        die_with_parent()
+    try:
+        serve(settings, stopping)
+    except (HeleniteError, OSError) as error:
+        print(f"helenite.master: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def connect(settings: MasterSettings, stopping: threading.Event) -> Namespace:
+    """Open the namespace, waiting for a Redis that is still starting or loading."""
+    while True:
+        try:
+            return Namespace(Store(settings.redis_url, settings.space), trash_s=settings.trash_s)
+        except UnavailableError as error:
+            log.warning("waiting for Redis: %s", error)
+            if stopping.wait(1.0):
+                raise
+
+
+def serve(settings: MasterSettings, stopping: threading.Event) -> None:
+    """Run all services and loops until `stopping` is set."""
+    clock = Clock()
+    master_id = secrets.token_hex(8)
+    namespace = connect(settings, stopping)
+    membership = Membership(namespace, Liveness(settings.suspect_after_s, settings.dead_after_s), clock)
+    leadership = Leadership(namespace, master_id)
+    survey = Survey(namespace, membership, settings.replicas, clock)
+    allocator = Allocator(
+        namespace,
+        membership,
+        replicas=settings.replicas,
+        min_replicas=settings.min_replicas,
+        chunk_bytes=settings.chunk_bytes,
+        seed=secrets.randbits(64),
+    )
+    server = make_grpc_server(settings.threads)
+    usage = lambda: total_usage(namespace, membership, settings.replicas)  # noqa: E731
+    add_NamespaceServicer_to_server(NamespaceService(namespace, allocator, usage), server)
+    add_ClusterServicer_to_server(ClusterService(namespace, membership, leadership), server)
+    add_AdminServicer_to_server(AdminService(namespace, membership, leadership, survey, settings.replicas), server)
+    healthy = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    port = bind_grpc(server, settings.listen)
+    host = settings.listen.rpartition(":")[0]
+    address = settings.advertise or f"{socket.gethostname() if host in {'0.0.0.0', '[::]'} else host}:{port}"
+
+    def announce(ending: threading.Event) -> None:
+        while True:
+            try:
+                namespace.announce_member("master", master_id, address, os.getpid(), MEMBER_TTL_S)
+            except HeleniteError as error:
+                log.warning("cannot announce this master: %s", error)
+            if ending.wait(MEMBER_TTL_S / 3):
+                return
+
+    maintenance = Maintenance(namespace, leadership, trash_s=settings.trash_s, gc_grace_s=settings.gc_grace_s)
+    announcing = Worker("announce", announce)
+    server.start()
+    for part in (leadership, maintenance, announcing):
+        part.start()
+    healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+    log.info("master %s serves on %s", master_id, address)
+    stopping.wait()
+    healthy.enter_graceful_shutdown()
+    server.stop(STOP_GRACE_S).wait()
+    for part in (announcing, maintenance, leadership):
+        part.stop()
+    namespace.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

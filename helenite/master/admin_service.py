@@ -1,0 +1,118 @@
+"""The Admin service: status and users, for people.
+
+The border between messages and values. Passwords arrive hashed; this process never sees one. Called from gRPC's
+threads.
+"""
+
+from __future__ import annotations
+
+import grpc
+
+from helenite.core.errors import EntryNotFoundError, InvalidRequestError
+from helenite.core.model import ServerState, Usage
+from helenite.core.pb import common_pb2, master_pb2
+from helenite.core.pb.master_pb2_grpc import AdminServicer
+from helenite.core.wire import chunkserver_to_message, errors_as_status, usage_to_message
+from helenite.master.leadership import Leadership
+from helenite.master.membership import Membership
+from helenite.master.namespace import Namespace
+from helenite.master.survey import Survey
+
+USER_NAME_MAX = 64
+
+
+class AdminService(AdminServicer):
+    """Status and users over gRPC."""
+
+    def __init__(
+        self, namespace: Namespace, membership: Membership, leadership: Leadership, survey: Survey, replica_target: int
+    ) -> None:
+        self._namespace = namespace
+        self._membership = membership
+        self._leadership = leadership
+        self._survey = survey
+        self._replica_target = replica_target
+
+    def GetStatus(self, request: common_pb2.Empty, context: grpc.ServicerContext) -> master_pb2.StatusReply:
+        with errors_as_status(context):
+            health = self._survey.latest()
+            masters, gateways = self._members()
+            usage = total_usage(self._namespace, self._membership, self._replica_target)
+            return master_pb2.StatusReply(
+                cluster_id=self._namespace.cluster_id,
+                masters=masters,
+                chunkservers=[chunkserver_to_message(server) for server in self._membership.servers()],
+                gateways=gateways,
+                chunks_total=health.total,
+                chunks_under_replicated=health.under_replicated,
+                chunks_lost=health.lost,
+                usage=usage_to_message(usage),
+                sequence=self._namespace.last_sequence(),
+                replica_target=self._replica_target,
+            )
+
+    def ListUsers(self, request: common_pb2.Empty, context: grpc.ServicerContext) -> master_pb2.UsersReply:
+        with errors_as_status(context):
+            users = [
+                master_pb2.User(name=user.name, created_at_ms=user.created_at_ms)
+                for user in self._namespace.list_users()
+            ]
+            return master_pb2.UsersReply(users=users)
+
+    def GetUser(self, request: master_pb2.UserRequest, context: grpc.ServicerContext) -> master_pb2.User:
+        with errors_as_status(context):
+            user = self._namespace.get_user(request.name)
+            if user is None:
+                raise EntryNotFoundError(f"there is no user {request.name!r}")
+            return master_pb2.User(
+                name=user.name, password_hash=user.password_hash, created_at_ms=user.created_at_ms
+            )
+
+    def PutUser(self, request: master_pb2.User, context: grpc.ServicerContext) -> common_pb2.Empty:
+        with errors_as_status(context):
+            validate_user_name(request.name)
+            if not request.password_hash.startswith("$argon2"):
+                raise InvalidRequestError("a password comes as its argon2 hash")
+            self._namespace.put_user(request.name, request.password_hash)
+            return common_pb2.Empty()
+
+    def RemoveUser(self, request: master_pb2.UserRequest, context: grpc.ServicerContext) -> common_pb2.Empty:
+        with errors_as_status(context):
+            if not self._namespace.remove_user(request.name):
+                raise EntryNotFoundError(f"there is no user {request.name!r}")
+            return common_pb2.Empty()
+
+    def _members(self) -> tuple[list[master_pb2.Member], list[master_pb2.Member]]:
+        leader = self._namespace.leader_id()
+        masters, gateways = [], []
+        for member in self._namespace.list_members():
+            message = master_pb2.Member(id=member.id, address=member.address, pid=member.pid)
+            if member.kind == "master":
+                message.state = "dead" if not member.is_alive else "leader" if member.id == leader else "standby"
+                masters.append(message)
+            else:
+                message.state = "alive" if member.is_alive else "dead"
+                gateways.append(message)
+        return masters, gateways
+
+
+def validate_user_name(name: str) -> None:
+    """A name that fits HTTP Basic (no colon) and every client's login form."""
+    if not 0 < len(name) <= USER_NAME_MAX or not name.isprintable() or set(name) & set(':/\\"'):
+        raise InvalidRequestError(
+            f"{name!r} cannot be a user's name: 1 to {USER_NAME_MAX} printable characters without : / \\ and quotes"
+        )
+
+
+def total_usage(namespace: Namespace, membership: Membership, replica_target: int) -> Usage:
+    """The space's totals, with capacity and free space divided by the replicas that each byte costs."""
+    servers = [server for server in membership.servers() if server.state is not ServerState.DEAD]
+    copies = max(1, min(replica_target, len(servers)))
+    usage = namespace.usage()
+    return Usage(
+        usage.file_count,
+        usage.directory_count,
+        usage.file_bytes,
+        sum(server.capacity_bytes for server in servers) // copies,
+        sum(server.free_bytes for server in servers) // copies,
+    )

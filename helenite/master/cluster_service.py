@@ -1,0 +1,83 @@
+"""The Cluster service: chunkservers register and beat, gateways announce themselves, clients get the table.
+
+The border between messages and values; decisions lie in `membership` and `namespace`. Only the leader's replies carry
+commands. Called from gRPC's threads.
+"""
+
+from __future__ import annotations
+
+
+import grpc
+
+from helenite.core.errors import InvalidRequestError
+from helenite.core.model import ChunkHandle
+from helenite.core.pb import common_pb2, master_pb2
+from helenite.core.pb.master_pb2_grpc import ClusterServicer
+from helenite.core.wire import chunkserver_from_message, chunkserver_to_message, errors_as_status
+from helenite.master.leadership import Leadership
+from helenite.master.membership import Membership
+from helenite.master.namespace import Namespace
+
+HEARTBEAT_MS = 1_000
+DELETIONS_MAX = 1_000
+"""Delete commands on one reply; a chunkserver carries them out before its next beats matter."""
+MEMBER_TTL_S = 10
+"""A gateway or master that has not announced itself for this long is shown as dead."""
+
+
+class ClusterService(ClusterServicer):
+    """Membership over gRPC."""
+
+    def __init__(self, namespace: Namespace, membership: Membership, leadership: Leadership) -> None:
+        self._namespace = namespace
+        self._membership = membership
+        self._leadership = leadership
+
+    def Register(
+        self, request: master_pb2.RegisterRequest, context: grpc.ServicerContext
+    ) -> master_pb2.RegisterReply:
+        with errors_as_status(context):
+            server = chunkserver_from_message(request.server)
+            if not server.uuid or not server.data_address:
+                raise InvalidRequestError("a chunkserver registers with its uuid and its data port's address")
+            given = self._membership.register(server, request.cluster_id)
+            return master_pb2.RegisterReply(
+                id=given,
+                cluster_id=self._namespace.cluster_id,
+                capability_key=self._namespace.capability_key,
+                masters=self._namespace.master_addresses(),
+                heartbeat_ms=HEARTBEAT_MS,
+            )
+
+    def Heartbeat(
+        self, request: master_pb2.HeartbeatRequest, context: grpc.ServicerContext
+    ) -> master_pb2.HeartbeatReply:
+        with errors_as_status(context):
+            server = chunkserver_from_message(request.server)
+            if not self._membership.beat(server):
+                return master_pb2.HeartbeatReply(must_register=True)
+            if self._leadership.epoch is None:
+                return master_pb2.HeartbeatReply()
+            if request.deleted:
+                self._namespace.confirm_deletions(server.id, tuple(map(ChunkHandle, request.deleted)))
+            return master_pb2.HeartbeatReply(
+                delete=self._namespace.take_deletions(server.id, DELETIONS_MAX),
+                masters=self._namespace.master_addresses(),
+            )
+
+    def Announce(self, request: master_pb2.AnnounceRequest, context: grpc.ServicerContext) -> master_pb2.ServersReply:
+        with errors_as_status(context):
+            if request.kind not in {"gateway", "master"}:
+                raise InvalidRequestError(f"{request.kind!r} is no kind of member")
+            self._namespace.announce_member(request.kind, request.id, request.address, request.pid, MEMBER_TTL_S)
+            return self._servers()
+
+    def ListServers(self, request: common_pb2.Empty, context: grpc.ServicerContext) -> master_pb2.ServersReply:
+        with errors_as_status(context):
+            return self._servers()
+
+    def _servers(self) -> master_pb2.ServersReply:
+        servers = [chunkserver_to_message(server) for server in self._membership.servers()]
+        return master_pb2.ServersReply(servers=servers, masters=self._namespace.master_addresses())
+
+

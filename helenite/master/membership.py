@@ -1,0 +1,101 @@
+"""Which chunkservers there are and how alive they are: the soft state that heartbeats keep (D7).
+
+Each master has its own; chunkservers beat to all of them. Ids are given by the store, so that all masters agree. One
+lock guards the table; the store is asked outside it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+
+from helenite.core.clock import Clock
+from helenite.core.errors import ForeignClusterError
+from helenite.core.model import Chunkserver, ServerId, ServerState
+from helenite.master.namespace import Namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """Silences, in seconds, after which a chunkserver is suspect and dead."""
+
+    suspect_after_s: float
+    dead_after_s: float
+
+
+def liveness_state(silent_s: float, limits: Liveness) -> ServerState:
+    """What a silence of this length means."""
+    if silent_s > limits.dead_after_s:
+        return ServerState.DEAD
+    if silent_s > limits.suspect_after_s:
+        return ServerState.SUSPECT
+    return ServerState.ALIVE
+
+
+class Membership:
+    """The chunkservers that this master knows."""
+
+    def __init__(self, namespace: Namespace, limits: Liveness, clock: Clock) -> None:
+        self._namespace = namespace
+        self._limits = limits
+        self._clock = clock
+        self._lock = threading.Lock()  # guards _seen
+        self._seen: dict[ServerId, tuple[Chunkserver, float]] = {}
+        self._started_at = clock.monotonic_s()
+
+    def register(self, server: Chunkserver, cluster_id: str) -> ServerId:
+        """Give the server its id, the same as last time, and count it alive.
+
+        ForeignClusterError when its data directory belongs to another cluster.
+        """
+        ours = self._namespace.cluster_id
+        if cluster_id and cluster_id != ours:
+            raise ForeignClusterError(
+                f"the data directory belongs to cluster {cluster_id[:8]}…, this is {ours[:8]}…; "
+                "start the chunkserver with an empty directory or point it at its own master"
+            )
+        given = self._namespace.assign_server(server)
+        self._refuse_double(given, server)
+        with self._lock:
+            self._seen[given] = (replace(server, id=given), self._clock.monotonic_s())
+        return given
+
+    def beat(self, server: Chunkserver) -> bool:
+        """Note a heartbeat; False when the server must register first."""
+        with self._lock:
+            known = self._seen.get(server.id)
+            if known is None or known[0].uuid != server.uuid or known[0].pid != server.pid:
+                return False
+            self._seen[server.id] = (server, self._clock.monotonic_s())
+            return True
+
+    def servers(self) -> list[Chunkserver]:
+        """All known servers with their present state; registered but never heard of since our start: dead or not yet."""
+        now = self._clock.monotonic_s()
+        with self._lock:
+            seen = dict(self._seen)
+        found = [replace(server, state=liveness_state(now - at, self._limits)) for server, at in seen.values()]
+        silent_state = liveness_state(now - self._started_at, self._limits)
+        for server in self._namespace.list_servers():
+            if server.id not in seen:
+                state = ServerState.SUSPECT if silent_state is ServerState.ALIVE else silent_state
+                found.append(replace(server, state=state))
+        return sorted(found, key=lambda server: server.id)
+
+    def is_settled(self) -> bool:
+        """Whether this master has run long enough that a silent server is not merely one that has not called yet."""
+        return self._clock.monotonic_s() - self._started_at > self._limits.suspect_after_s
+
+    def _refuse_double(self, given: ServerId, server: Chunkserver) -> None:
+        """Two live processes with one identity would mix up their replicas."""
+        now = self._clock.monotonic_s()
+        with self._lock:
+            known = self._seen.get(given)
+        if known is None or known[0].pid == server.pid:
+            return
+        same_place = known[0].host == server.host
+        if not same_place and liveness_state(now - known[1], self._limits) is ServerState.ALIVE:
+            raise ForeignClusterError(
+                f"chunkserver {given} is already running on {known[0].host} (process {known[0].pid}); "
+                "a copy of its data directory cannot run beside it"
+            )
