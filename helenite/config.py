@@ -56,6 +56,8 @@ class Settings:
     log_level: str = setting("LOG_LEVEL", "info", str, "debug, info, warning or error")
     supervised: bool = setting("SUPERVISED", False, parse_bool, "set by `helenite up`: end when the supervisor is gone")
 
+    ready_fd: int = setting("READY_FD", -1, int, "set by `helenite up`: descriptor to write to when ready")
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """Read every setting; ConfigurationError names the variable that is wrong."""

@@ -96,6 +96,13 @@ def die_with_parent() -> None:
     Worker("parent-watch", watch).start()
 
 
+def tell_ready(ready_fd: int) -> None:
+    """Tell the supervisor, if there is one, that this process serves requests (HELENITE_READY_FD)."""
+    if ready_fd >= 0:
+        os.write(ready_fd, b"ready\n")
+        os.close(ready_fd)
+
+
 def make_grpc_server(threads: int) -> grpc.Server:
     """A server with the project's limits; more than `threads` requests at once wait, four times as many are refused."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="grpc")

@@ -26,6 +26,7 @@ from helenite.core.process import (
     make_grpc_server,
     start_logging,
     stop_event_on_signals,
+    tell_ready,
 )
 from helenite.master.admin_service import AdminService, total_usage
 from helenite.master.allocator import Allocator
@@ -114,6 +115,7 @@ def serve(settings: MasterSettings, stopping: threading.Event) -> None:
     for part in (leadership, maintenance, announcing):
         part.start()
     healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+    tell_ready(settings.ready_fd)
     log.info("master %s serves on %s", master_id, address)
     stopping.wait()
     healthy.enter_graceful_shutdown()
