@@ -6,6 +6,7 @@ compares it with SETTINGS. Sizes accept suffixes (`64MiB`, `10G`), durations are
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -16,6 +17,11 @@ from helenite.core.model import CHUNK_BYTES_MAX, DEFAULT_CHUNK_BYTES, MIB
 
 GIB = 1024 * MIB
 _UNITS = {"": 1, "k": 1024, "m": MIB, "g": GIB, "t": 1024 * GIB}
+
+
+def environment() -> dict[str, str]:
+    """The process's environment, for those who hand it on to children or to `from_env`."""
+    return dict(os.environ)
 
 
 def parse_size(text: str) -> int:
@@ -185,6 +191,15 @@ class GatewaySettings(ClientSettings):
     def validate(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigurationError("HELENITE_TLS_CERT and HELENITE_TLS_KEY belong together")
+
+
+@dataclass(frozen=True)
+class CliSettings(Settings):
+    """The `helenite` command, where options do not say otherwise."""
+
+    directory: str = setting("DIR", "", str, "data directory of a cluster that `helenite up` runs")
+    masters: tuple[str, ...] = setting("MASTERS", (), parse_list, "masters, HOST:PORT separated by commas")
+    deadline_s: float = setting("DEADLINE_S", 30.0, float, "how long one metadata request or one chunk may take in all")
 
 
 SETTINGS: tuple[type[Settings], ...] = (MasterSettings, ChunkserverSettings, GatewaySettings, ApiSettings)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,7 +65,7 @@ class ClusterDir:
     def save_info(self, info: ClusterInfo) -> None:
         with tempfile.NamedTemporaryFile("w", dir=self.root, delete=False) as file:
             json.dump(asdict(info), file)
-        os.replace(file.name, self._info)
+        Path(file.name).replace(self._info)
 
     def load_info(self) -> ClusterInfo | None:
         """How to reach the cluster; None when none is running here."""

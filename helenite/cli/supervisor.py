@@ -195,4 +195,4 @@ class Supervisor:
 
 def _set_aside(path: Path) -> None:
     if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
-        os.replace(path, path.with_suffix(".log.1"))
+        path.replace(path.with_suffix(".log.1"))

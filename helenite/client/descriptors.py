@@ -56,7 +56,9 @@ class Descriptors:
             if (replica := self._open.pop(handle, None)) is not None:
                 self._drop(replica)
 
-    def read(self, server: ServerId, location: Location, offset: int, length: int, patience_s: float) -> memoryview | None:
+    def read(
+        self, server: ServerId, location: Location, offset: int, length: int, patience_s: float
+    ) -> memoryview | None:
         """Verified bytes of a replica on this machine; None when the server's descriptors cannot reach us.
 
         ChunkCorruptError when the file is shorter than it should be or its bytes are wrong.

@@ -64,7 +64,9 @@ class FileSystem:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     # Reading the namespace
@@ -125,7 +127,9 @@ class FileSystem:
         """Totals of the space."""
         return usage_from_message(self.rpc.namespace("GetUsage", common_pb2.Empty()))
 
-    def read_feed(self, after: Sequence, *, limit: int = 1000, wait_s: float = 0.0) -> tuple[tuple[Change, ...], Sequence]:
+    def read_feed(
+        self, after: Sequence, *, limit: int = 1000, wait_s: float = 0.0
+    ) -> tuple[tuple[Change, ...], Sequence]:
         """Changes after a sequence, at most `limit`, and the last sequence; SequenceExpiredError when trimmed."""
         request = master_pb2.ReadFeedRequest(after=after, limit=limit, wait_ms=int(wait_s * 1000))
         reply = self.rpc.namespace("ReadFeed", request, wait_s + 10.0)
@@ -177,8 +181,9 @@ class FileSystem:
         condition: Condition = ANY,
         modified_at_ms: int = 0,
     ) -> tuple[Entry, bool]:
-        """Swap the file's record. Extents whose chunk is not in `fresh` are shared with the revision that an EXACT
-        condition demands. Returns the entry and whether it is new.
+        """Swap the file's record; returns the entry and whether it is new.
+
+        Extents whose chunk is not in `fresh` are shared with the revision that an EXACT condition demands.
         """
         commit = master_pb2.Commit(
             path=format_path(path),
@@ -314,7 +319,9 @@ class FileSystem:
     def restore(self, trash_id: int, target: Path | None = None) -> Entry:
         """Put a deleted entry back with everything beneath it; EntryExistsError when its place is taken."""
         text = "" if target is None else format_path(target)
-        return entry_from_message(self._mutate(restore_trashed=master_pb2.RestoreTrashed(id=trash_id, target=text)).entry)
+        return entry_from_message(
+            self._mutate(restore_trashed=master_pb2.RestoreTrashed(id=trash_id, target=text)).entry
+        )
 
     def empty_trash(self, ids: tuple[int, ...] = ()) -> None:
         """Free what is in the trash for good: the named items or everything."""

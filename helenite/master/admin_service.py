@@ -64,9 +64,7 @@ class AdminService(AdminServicer):
             user = self._namespace.get_user(request.name)
             if user is None:
                 raise EntryNotFoundError(f"there is no user {request.name!r}")
-            return master_pb2.User(
-                name=user.name, password_hash=user.password_hash, created_at_ms=user.created_at_ms
-            )
+            return master_pb2.User(name=user.name, password_hash=user.password_hash, created_at_ms=user.created_at_ms)
 
     def PutUser(self, request: master_pb2.User, context: grpc.ServicerContext) -> common_pb2.Empty:
         with errors_as_status(context):

@@ -24,8 +24,15 @@ COUNT_MAX = 256
 class Allocator:
     """Chooses where new chunks go."""
 
-    def __init__(  # noqa: PLR0913 - settings of one decision, named at the only call
-        self, namespace: Namespace, membership: Membership, *, replicas: int, min_replicas: int, chunk_bytes: int, seed: int
+    def __init__(
+        self,
+        namespace: Namespace,
+        membership: Membership,
+        *,
+        replicas: int,
+        min_replicas: int,
+        chunk_bytes: int,
+        seed: int,
     ) -> None:
         self._namespace = namespace
         self._membership = membership

@@ -6,7 +6,6 @@ commands. Called from gRPC's threads.
 
 from __future__ import annotations
 
-
 import grpc
 
 from helenite.core.errors import InvalidRequestError
@@ -33,9 +32,7 @@ class ClusterService(ClusterServicer):
         self._membership = membership
         self._leadership = leadership
 
-    def Register(
-        self, request: master_pb2.RegisterRequest, context: grpc.ServicerContext
-    ) -> master_pb2.RegisterReply:
+    def Register(self, request: master_pb2.RegisterRequest, context: grpc.ServicerContext) -> master_pb2.RegisterReply:
         with errors_as_status(context):
             server = chunkserver_from_message(request.server)
             if not server.uuid or not server.data_address:
@@ -79,5 +76,3 @@ class ClusterService(ClusterServicer):
     def _servers(self) -> master_pb2.ServersReply:
         servers = [chunkserver_to_message(server) for server in self._membership.servers()]
         return master_pb2.ServersReply(servers=servers, masters=self._namespace.master_addresses())
-
-

@@ -70,7 +70,7 @@ class Membership:
             return True
 
     def servers(self) -> list[Chunkserver]:
-        """All known servers with their present state; registered but never heard of since our start: dead or not yet."""
+        """All known servers with their present state; one not heard of since our start is suspect, then dead."""
         now = self._clock.monotonic_s()
         with self._lock:
             seen = dict(self._seen)

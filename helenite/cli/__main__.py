@@ -1,0 +1,60 @@
+"""The `helenite` command: gathers the commands, turns errors into one sentence and an exit status.
+
+Exit status: 0 done; 1 refused or failed; 2 wrong usage or settings; 3 the cluster cannot be reached. `fsck` has its
+own (see there).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
+
+app = typer.Typer(
+    name="helenite",
+    help="The disks of a few machines as one network drive.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def gather() -> None:
+    """Register every command; the client (gRPC) is imported only by those that talk to a cluster."""
+    from helenite.cli import files, fsck, status, transfer, trash, up, user
+
+    app.command()(up.up)
+    app.command()(status.status)
+    app.command()(fsck.fsck)
+    for command in (files.ls, files.tree, files.du, files.stat, files.mkdir, files.mv, files.cp, files.rm):
+        app.command()(command)
+    for command in (transfer.put, transfer.get, transfer.cat):
+        app.command()(command)
+    app.add_typer(trash.app, name="trash")
+    app.add_typer(user.app, name="user")
+
+
+def main() -> None:
+    """Entry point."""
+    gather()
+    try:
+        app()
+    except ConfigurationError as error:
+        fail(error, 2)
+    except UnavailableError as error:
+        fail(error, 3)
+    except (HeleniteError, OSError) as error:
+        fail(error, 1)
+
+
+def fail(error: Exception, status: int) -> None:
+    """Say what is wrong and end."""
+    print(f"helenite: {error}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
