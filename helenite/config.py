@@ -1,4 +1,6 @@
-"""Settings: one frozen dataclass for each process, read from `HELENITE_*` variables. The only reader of the environment.
+"""Settings: one frozen dataclass for each process, read from `HELENITE_*` variables.
+
+The only reader of the environment.
 
 `from_env(environ)` is handed `os.environ` by each `__main__`. `.env.example` lists every variable; a test
 compares it with SETTINGS. Sizes accept suffixes (`64MiB`, `10G`), durations are in seconds.

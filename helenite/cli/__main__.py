@@ -7,6 +7,7 @@ own (see there).
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -24,14 +25,16 @@ app = typer.Typer(
 
 def gather() -> None:
     """Register every command; the client (gRPC) is imported only by those that talk to a cluster."""
-    from helenite.cli import files, fsck, status, transfer, trash, up, user
+    from helenite.cli import files, fsck, status, transfer, trash, up, user  # noqa: PLC0415
 
     app.command()(up.up)
     app.command()(status.status)
     app.command()(fsck.fsck)
-    for command in (files.ls, files.tree, files.du, files.stat, files.mkdir, files.mv, files.cp, files.rm):
-        app.command()(command)
-    for command in (transfer.put, transfer.get, transfer.cat):
+    commands: list[Callable[..., None]] = [
+        *(files.ls, files.tree, files.du, files.stat, files.mkdir, files.mv, files.cp, files.rm),
+        *(transfer.put, transfer.get, transfer.cat),
+    ]
+    for command in commands:
         app.command()(command)
     app.add_typer(trash.app, name="trash")
     app.add_typer(user.app, name="user")

@@ -118,7 +118,7 @@ def stat(path: PathArgument, directory: DirOption = None, master: MasterOption =
 
 def mkdir(
     path: PathArgument,
-    parents: Annotated[bool, typer.Option("-p", "--parents", help="Make missing parents; existing is fine.")] = False,  # noqa: FBT002
+    parents: Annotated[bool, typer.Option("-p", "--parents", help="Make missing parents; existing is fine.")] = False,
     directory: DirOption = None,
     master: MasterOption = None,
 ) -> None:
@@ -152,7 +152,7 @@ ForceOption = Annotated[bool, typer.Option("-f", "--force", help="Replace an exi
 def mv(
     source: PathArgument,
     target: Annotated[str, typer.Argument(metavar="TARGET")],
-    force: ForceOption = False,  # noqa: FBT002
+    force: ForceOption = False,
     directory: DirOption = None,
     master: MasterOption = None,
 ) -> None:
@@ -165,7 +165,7 @@ def mv(
 def cp(
     source: PathArgument,
     target: Annotated[str, typer.Argument(metavar="TARGET")],
-    force: ForceOption = False,  # noqa: FBT002
+    force: ForceOption = False,
     directory: DirOption = None,
     master: MasterOption = None,
 ) -> None:
@@ -177,7 +177,7 @@ def cp(
 
 def rm(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...")],
-    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Directories too.")] = False,  # noqa: FBT002
+    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Directories too.")] = False,
     directory: DirOption = None,
     master: MasterOption = None,
 ) -> None:

@@ -69,7 +69,7 @@ def judge(
     return Report(files, len(wanted), tuple(sorted(degraded - lost)), tuple(sorted(lost)), tuple(problems))
 
 
-def fsck(directory: DirOption = None, master: MasterOption = None, as_json: JsonOption = False) -> None:  # noqa: FBT002
+def fsck(directory: DirOption = None, master: MasterOption = None, as_json: JsonOption = False) -> None:
     """Read every replica of every file; exit 0 healthy, 1 degraded, 2 data lost."""
     console = Console(stderr=True)
     with (

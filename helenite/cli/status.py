@@ -13,7 +13,7 @@ from helenite.cli.connect import DirOption, JsonOption, MasterOption, open_clust
 from helenite.core.pb import common_pb2, master_pb2
 
 
-def status(directory: DirOption = None, master: MasterOption = None, as_json: JsonOption = False) -> None:  # noqa: FBT002
+def status(directory: DirOption = None, master: MasterOption = None, as_json: JsonOption = False) -> None:
     """Show masters, chunkservers, gateways, chunks and space."""
     with open_cluster(directory, master) as cluster:
         reply = cluster.rpc.admin("GetStatus", common_pb2.Empty())

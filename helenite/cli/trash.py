@@ -19,7 +19,7 @@ app = typer.Typer(help="Deleted entries.", no_args_is_help=True)
 
 
 @app.command()
-def ls(directory: DirOption = None, master: MasterOption = None, as_json: JsonOption = False) -> None:  # noqa: FBT002
+def ls(directory: DirOption = None, master: MasterOption = None, as_json: JsonOption = False) -> None:
     """List deleted entries, youngest first."""
     with open_cluster(directory, master) as cluster:
         items = cluster.list_trash()

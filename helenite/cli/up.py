@@ -40,7 +40,7 @@ class UpPlan:
     tls_key: str
 
 
-def up(  # noqa: PLR0913 - one parameter for each option
+def up(
     directory: Annotated[Path, typer.Option("--dir", envvar="HELENITE_DIR", help="Where all data lies.")] = DEFAULT_DIR,
     host: Annotated[str, typer.Option(help="Address to serve on; other than loopback needs users.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the drive; 0 = any free one.")] = 8080,

@@ -44,7 +44,7 @@ def rm(name: NameArgument, directory: DirOption = None, master: MasterOption = N
 
 
 @app.command()
-def ls(directory: DirOption = None, master: MasterOption = None, as_json: JsonOption = False) -> None:  # noqa: FBT002
+def ls(directory: DirOption = None, master: MasterOption = None, as_json: JsonOption = False) -> None:
     """List the users."""
     with open_cluster(directory, master) as cluster:
         users = sorted(user.name for user in cluster.rpc.admin("ListUsers", common_pb2.Empty()).users)

@@ -273,7 +273,7 @@ class FileSystem:
 
     # Locks
 
-    def lock(
+    def lock(  # noqa: PLR0913 - the parts of a LOCK request
         self,
         path: Path,
         *,

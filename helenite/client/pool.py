@@ -1,7 +1,7 @@
 """Chunks in and out: writes one chunk to its chain, reads a range of one chunk from the best replica.
 
-Used by `reader` and `writer`. A dead, slow or full chunkserver costs a new allocation and a resend, or the next replica;
-the request fails only when its deadline passes or no good replica is left. Thread-safe.
+Used by `reader` and `writer`. A dead, slow or full chunkserver costs a new allocation and a resend, or the next
+replica; the request fails only when its deadline passes or no good replica is left. Thread-safe.
 """
 
 from __future__ import annotations

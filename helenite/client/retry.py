@@ -19,12 +19,12 @@ SUSPECT_S = 5.0
 
 def read_attempt_s(length: int, round_number: int, left_s: float) -> float:
     """Patience for one READ of `length` bytes; doubles with each round over all replicas."""
-    return min(left_s, (READ_ATTEMPT_S + length / SLOWEST_BYTES_PER_S) * 2**round_number)
+    return min(left_s, (READ_ATTEMPT_S + length / SLOWEST_BYTES_PER_S) * (1 << round_number))
 
 
 def write_attempt_s(length: int, attempt: int, left_s: float) -> float:
     """Patience for one WRITE with all its acknowledgements; doubles with each attempt."""
-    return min(left_s, (WRITE_ATTEMPT_S + length / SLOWEST_BYTES_PER_S) * 2**attempt)
+    return min(left_s, (WRITE_ATTEMPT_S + length / SLOWEST_BYTES_PER_S) * (1 << attempt))
 
 
 def order_replicas(

@@ -8,12 +8,15 @@ import secrets
 import socket
 import sys
 import threading
+from dataclasses import dataclass
 
+import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from helenite.config import MasterSettings
 from helenite.core.clock import Clock
 from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
+from helenite.core.model import Usage
 from helenite.core.pb.master_pb2_grpc import (
     add_AdminServicer_to_server,
     add_ClusterServicer_to_server,
@@ -29,7 +32,7 @@ from helenite.core.process import (
     tell_ready,
 )
 from helenite.master.admin_service import AdminService, total_usage
-from helenite.master.allocator import Allocator
+from helenite.master.allocator import Allocator, Rules
 from helenite.master.cluster_service import MEMBER_TTL_S, ClusterService
 from helenite.master.leadership import Leadership
 from helenite.master.maintenance import Maintenance
@@ -73,29 +76,56 @@ def connect(settings: MasterSettings, stopping: threading.Event) -> Namespace:
                 raise
 
 
-def serve(settings: MasterSettings, stopping: threading.Event) -> None:
-    """Run all services and loops until `stopping` is set."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What one master is made of."""
+
+    namespace: Namespace
+    membership: Membership
+    leadership: Leadership
+    maintenance: Maintenance
+    allocator: Allocator
+    survey: Survey
+
+
+def assemble(settings: MasterSettings, namespace: Namespace, master_id: str) -> Parts:
+    """Wire the parts of one master together."""
     clock = Clock()
-    master_id = secrets.token_hex(8)
-    namespace = connect(settings, stopping)
     membership = Membership(namespace, Liveness(settings.suspect_after_s, settings.dead_after_s), clock)
     leadership = Leadership(namespace, master_id)
-    survey = Survey(namespace, membership, settings.replicas, clock)
-    allocator = Allocator(
+    rules = Rules(settings.replicas, settings.min_replicas, settings.chunk_bytes)
+    return Parts(
         namespace,
         membership,
-        replicas=settings.replicas,
-        min_replicas=settings.min_replicas,
-        chunk_bytes=settings.chunk_bytes,
-        seed=secrets.randbits(64),
+        leadership,
+        Maintenance(namespace, leadership, trash_s=settings.trash_s, gc_grace_s=settings.gc_grace_s),
+        Allocator(namespace, membership, rules, secrets.randbits(64)),
+        Survey(namespace, membership, settings.replicas, clock),
     )
+
+
+def make_server(settings: MasterSettings, parts: Parts) -> tuple[grpc.Server, health.HealthServicer]:
+    """A gRPC server with all services, not yet started."""
     server = make_grpc_server(settings.threads)
-    usage = lambda: total_usage(namespace, membership, settings.replicas)  # noqa: E731
-    add_NamespaceServicer_to_server(NamespaceService(namespace, allocator, usage), server)
-    add_ClusterServicer_to_server(ClusterService(namespace, membership, leadership), server)
-    add_AdminServicer_to_server(AdminService(namespace, membership, leadership, survey, settings.replicas), server)
+    namespace, membership = parts.namespace, parts.membership
+
+    def usage() -> Usage:
+        return total_usage(namespace, membership, settings.replicas)
+
+    admin = AdminService(namespace, membership, parts.leadership, parts.survey, settings.replicas)
+    add_NamespaceServicer_to_server(NamespaceService(namespace, parts.allocator, usage), server)
+    add_ClusterServicer_to_server(ClusterService(namespace, membership, parts.leadership), server)
+    add_AdminServicer_to_server(admin, server)
     healthy = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    return server, healthy
+
+
+def serve(settings: MasterSettings, stopping: threading.Event) -> None:
+    """Run all services and loops until `stopping` is set."""
+    master_id = secrets.token_hex(8)
+    parts = assemble(settings, connect(settings, stopping), master_id)
+    server, healthy = make_server(settings, parts)
     port = bind_grpc(server, settings.listen)
     host = settings.listen.rpartition(":")[0]
     address = settings.advertise or f"{socket.gethostname() if host in {'0.0.0.0', '[::]'} else host}:{port}"
@@ -103,26 +133,25 @@ def serve(settings: MasterSettings, stopping: threading.Event) -> None:
     def announce(ending: threading.Event) -> None:
         while True:
             try:
-                namespace.announce_member("master", master_id, address, os.getpid(), MEMBER_TTL_S)
+                parts.namespace.announce_member("master", master_id, address, os.getpid(), MEMBER_TTL_S)
             except HeleniteError as error:
                 log.warning("cannot announce this master: %s", error)
             if ending.wait(MEMBER_TTL_S / 3):
                 return
 
-    maintenance = Maintenance(namespace, leadership, trash_s=settings.trash_s, gc_grace_s=settings.gc_grace_s)
-    announcing = Worker("announce", announce)
+    loops = (parts.leadership, parts.maintenance, Worker("announce", announce))
     server.start()
-    for part in (leadership, maintenance, announcing):
-        part.start()
+    for loop in loops:
+        loop.start()
     healthy.set("", health_pb2.HealthCheckResponse.SERVING)
     tell_ready(settings.ready_fd)
     log.info("master %s serves on %s", master_id, address)
     stopping.wait()
     healthy.enter_graceful_shutdown()
     server.stop(STOP_GRACE_S).wait()
-    for part in (announcing, maintenance, leadership):
-        part.stop()
-    namespace.close()
+    for loop in reversed(loops):
+        loop.stop()
+    parts.namespace.close()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import dataclass
 
 from helenite.core.errors import InsufficientStorageError, UnavailableError
 from helenite.core.frames import capability_for
@@ -21,31 +22,30 @@ LEASE_S = 30
 COUNT_MAX = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The cluster's settings for new chunks."""
+
+    replicas: int
+    min_replicas: int
+    chunk_bytes: int
+
+
 class Allocator:
     """Chooses where new chunks go."""
 
-    def __init__(
-        self,
-        namespace: Namespace,
-        membership: Membership,
-        *,
-        replicas: int,
-        min_replicas: int,
-        chunk_bytes: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, namespace: Namespace, membership: Membership, rules: Rules, seed: int) -> None:
         self._namespace = namespace
         self._membership = membership
-        self._replicas = replicas
-        self._min_replicas = min_replicas
-        self.chunk_bytes = chunk_bytes
+        self._rules = rules
+        self.chunk_bytes = rules.chunk_bytes
         self.lease_s = LEASE_S
         self._lock = threading.Lock()  # guards _rng
         self._rng = random.Random(seed)
 
     def min_replicas(self, servers: list[Chunkserver]) -> int:
         """Durable replicas that a commit needs: the setting, or all servers there are in a smaller cluster."""
-        return max(1, min(self._min_replicas, len(servers)))
+        return max(1, min(self._rules.min_replicas, len(servers)))
 
     def allocate(self, count: int, exclude: frozenset[ServerId]) -> tuple[list[Allocation], int]:
         """`count` allocations and how many acknowledgements each needs.
@@ -56,14 +56,14 @@ class Allocator:
         servers = self._membership.servers()
         usable = usable_servers(servers, exclude, self.chunk_bytes)
         needed = self.min_replicas(servers)
-        wanted = min(self._replicas, len(servers))
+        wanted = min(self._rules.replicas, len(servers))
         if len(usable) < wanted and not self._membership.is_settled() and not exclude:
             raise UnavailableError(f"waiting for chunkservers after a start: {len(usable)} of {wanted} have called")
         if len(usable) < needed:
             raise InsufficientStorageError(_shortage(servers, exclude, len(usable), needed))
         first = self._namespace.next_handles(min(count, COUNT_MAX))
         with self._lock:
-            chains = [choose_chain(usable, self._replicas, self._rng) for _ in range(min(count, COUNT_MAX))]
+            chains = [choose_chain(usable, self._rules.replicas, self._rng) for _ in range(min(count, COUNT_MAX))]
         key = self._namespace.capability_key
         handles = (ChunkHandle(first + i) for i in range(len(chains)))
         made = [Allocation(h, chain, capability_for(key, h)) for h, chain in zip(handles, chains, strict=True)]

@@ -6,10 +6,12 @@ commands. Called from gRPC's threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import grpc
 
-from helenite.core.errors import InvalidRequestError
-from helenite.core.model import ChunkHandle
+from helenite.core.errors import InvalidRequestError, UnavailableError
+from helenite.core.model import ChunkHandle, ServerId
 from helenite.core.pb import common_pb2, master_pb2
 from helenite.core.pb.master_pb2_grpc import ClusterServicer
 from helenite.core.wire import chunkserver_from_message, chunkserver_to_message, errors_as_status
@@ -58,9 +60,25 @@ class ClusterService(ClusterServicer):
             if request.deleted:
                 self._namespace.confirm_deletions(server.id, tuple(map(ChunkHandle, request.deleted)))
             return master_pb2.HeartbeatReply(
+                must_report=self._membership.take_must_report(server.id),
                 delete=self._namespace.take_deletions(server.id, DELETIONS_MAX),
                 masters=self._namespace.master_addresses(),
             )
+
+    def ReportChunks(
+        self, request_iterator: Iterator[master_pb2.ChunkReport], context: grpc.ServicerContext
+    ) -> common_pb2.Empty:
+        """Replicas that the chunk table does not know of yet (a lost update, a restored backup) are added to it."""
+        with errors_as_status(context):
+            epoch = self._leadership.epoch
+            if epoch is None:
+                raise UnavailableError("this master does not lead; report to the one that does")
+            for page in request_iterator:
+                server = ServerId(page.server)
+                for handle, servers in self._namespace.locate(tuple(map(ChunkHandle, page.handles))):
+                    if servers and server not in servers:
+                        self._namespace.add_replica(handle, server, epoch)
+            return common_pb2.Empty()
 
     def Announce(self, request: master_pb2.AnnounceRequest, context: grpc.ServicerContext) -> master_pb2.ServersReply:
         with errors_as_status(context):
