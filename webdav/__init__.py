@@ -1,1 +1,1 @@
-"""The WebDAV gateway: the client that people mount."""
+"""The WebDAV gateway: how people mount the drive."""

@@ -196,9 +196,14 @@ class FileSystem:
         outcome = self._mutate(commit=commit)
         return entry_from_message(outcome.entry), outcome.created
 
-    def make_directory(self, path: Path, *, condition: Condition = ANY) -> Entry:
-        """A new directory. EntryExistsError when the name is taken, ParentNotFoundError without its parent."""
-        verb = master_pb2.MakeDirectory(path=format_path(path), condition=condition_to_message(condition))
+    def make_directory(self, path: Path, *, condition: Condition = ANY, modified_at_ms: int = 0) -> Entry:
+        """A new directory. EntryExistsError when the name is taken, ParentNotFoundError without its parent.
+
+        `modified_at_ms` 0 means now.
+        """
+        verb = master_pb2.MakeDirectory(
+            path=format_path(path), condition=condition_to_message(condition), modified_at_ms=modified_at_ms
+        )
         return entry_from_message(self._mutate(make_directory=verb).entry)
 
     def remove(self, path: Path, *, condition: Condition = ANY) -> None:

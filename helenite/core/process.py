@@ -13,8 +13,10 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-import grpc
+if TYPE_CHECKING:
+    import grpc
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +107,8 @@ def tell_ready(ready_fd: int) -> None:
 
 def make_grpc_server(threads: int) -> grpc.Server:
     """A server with the project's limits; more than `threads` requests at once wait, four times as many are refused."""
+    import grpc  # noqa: PLC0415 - supervisors use this module too, and must stay small
+
     pool = ThreadPoolExecutor(threads, thread_name_prefix="grpc")
     return grpc.server(pool, options=GRPC_OPTIONS, maximum_concurrent_rpcs=4 * threads)
 

@@ -1,0 +1,617 @@
+"""A FileSystem in memory: the public surface and semantics of `helenite.client.filesystem`, without a cluster.
+
+For tests of what stands on the client (the gateway, the agent). `tests/contract/test_filesystem.py` runs the same
+suite over this and over the real one, so that the two cannot drift apart. Thread-safe: one lock guards everything.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from helenite.client.reader import Segment
+from helenite.core import errors
+from helenite.core.clock import Clock
+from helenite.core.model import (
+    MIB,
+    ROOT_ID,
+    Change,
+    Condition,
+    Entry,
+    EntryId,
+    EntryView,
+    Expect,
+    Kind,
+    Lock,
+    LockScope,
+    Sequence,
+    Trashed,
+    Usage,
+)
+from helenite.core.paths import Path, format_path, is_within, parse_path
+from helenite.core.pb import master_pb2
+
+ANY = Condition()
+CAPACITY_BYTES = 1 << 40
+
+
+@dataclass
+class Node:
+    entry: Entry
+    content: bytes = b""
+    children: dict[str, Node] = field(default_factory=dict)
+    properties: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def is_directory(self) -> bool:
+        return self.entry.kind is Kind.DIRECTORY
+
+
+class MemoryRpc:
+    """The verbs of the master's other services that a gateway calls."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, str] = {}
+        self.announced: list[Any] = []
+
+    def admin(self, verb: str, request: Any, deadline_s: float | None = None) -> Any:
+        match verb:
+            case "GetUser":
+                if request.name not in self.users:
+                    raise errors.EntryNotFoundError(f"there is no user {request.name!r}")
+                return master_pb2.User(name=request.name, password_hash=self.users[request.name])
+            case "ListUsers":
+                return master_pb2.UsersReply(users=[master_pb2.User(name=name) for name in self.users])
+            case "GetStatus":
+                return master_pb2.StatusReply(cluster_id="memory")
+        raise AssertionError(verb)
+
+    def cluster(self, verb: str, request: Any, deadline_s: float | None = None) -> Any:
+        assert verb == "Announce", verb
+        self.announced.append(request)
+        return master_pb2.ServersReply()
+
+
+class MemoryFileSystem:
+    """The whole cluster in a dict. `calls` counts round trips by verb; `faults` maps a verb to what it raises next."""
+
+    def __init__(self, clock: Clock | None = None, *, trash: bool = True, with_descriptors: bool = False) -> None:
+        self._clock = clock or Clock()
+        self._guard = threading.RLock()
+        self._sequence = 0
+        self._next_id = ROOT_ID + 1
+        self._locks: dict[str, Lock] = {}
+        self._feed: list[Change] = []
+        self._trash: dict[int, tuple[Trashed, Node]] = {}
+        self._keeps_trash = trash
+        self._with_descriptors = with_descriptors
+        now = self._clock.now_ms()
+        self._root = Node(Entry("", Kind.DIRECTORY, ROOT_ID, Sequence(0), 0, now, now))
+        self.rpc = MemoryRpc()
+        self.calls: dict[str, int] = {}
+        self.faults: dict[str, Exception] = {}
+        self.free_bytes = CAPACITY_BYTES
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __enter__(self) -> MemoryFileSystem:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Reading the namespace
+
+    def stat(self, path: Path) -> Entry:
+        return self.lookup(path).entry
+
+    def exists(self, path: Path) -> bool:
+        try:
+            self.stat(path)
+        except errors.EntryNotFoundError:
+            return False
+        return True
+
+    def lookup(
+        self, path: Path, *, with_locations: bool = False, with_properties: bool = False, with_locks: bool = False
+    ) -> EntryView:
+        with self._call("lookup"):
+            node = self._node(path)
+            return self._view(path, node, with_properties=with_properties, with_locks=with_locks)
+
+    def list(
+        self, path: Path, *, with_properties: bool = False, with_locks: bool = False, with_locations: bool = False
+    ) -> tuple[EntryView, Iterator[EntryView]]:
+        with self._call("list"):
+            node = self._node(path)
+            if not node.is_directory:
+                raise errors.WrongKindError(f"{format_path(path)} is a file")
+            asked = {"with_properties": with_properties, "with_locks": with_locks}
+            views = [self._view((*path, name), child, **asked) for name, child in node.children.items()]
+            return self._view(path, node, **asked), iter(views)
+
+    def usage(self) -> Usage:
+        with self._call("usage"):
+            nodes = list(_walk(self._root))
+            files = [node for node in nodes if not node.is_directory]
+            size = sum(len(node.content) for node in files)
+            return Usage(len(files), len(nodes) - len(files), size, CAPACITY_BYTES, self.free_bytes)
+
+    def read_feed(
+        self, after: Sequence, *, limit: int = 1000, wait_s: float = 0.0
+    ) -> tuple[tuple[Change, ...], Sequence]:
+        with self._call("read_feed"):
+            return tuple(c for c in self._feed if c.sequence > after)[:limit], Sequence(self._sequence)
+
+    # Content
+
+    def open(self, path: Path) -> MemoryReader:
+        view = self.lookup(path, with_locations=True)
+        if view.entry.is_directory:
+            raise errors.WrongKindError(f"{format_path(path)} is a directory")
+        return self.open_view(view)
+
+    def open_view(self, view: EntryView) -> MemoryReader:
+        # A view pins its revision; the fake keeps no old ones, so it remembers the content of each.
+        return MemoryReader(view.entry, self._contents[view.entry.id, view.entry.revision], self._with_descriptors)
+
+    def create(
+        self, path: Path, *, condition: Condition = ANY, size_bytes: int | None = None, modified_at_ms: int = 0
+    ) -> MemoryWriter:
+        return MemoryWriter(self, path, condition, size_bytes, modified_at_ms)
+
+    def publish(self, path: Path, content: bytes, condition: Condition, modified_at_ms: int) -> tuple[Entry, bool]:
+        with self._call("commit"):
+            parent, old = self._target(path)
+            if old is not None and old.is_directory:
+                raise errors.WrongKindError(f"{format_path(path)} is a directory")
+            _check(old, condition)
+            self._check_locks(path, condition, is_new=old is None)
+            sequence, now = self._tick(), self._clock.now_ms()
+            if old is None:
+                entry = Entry(path[-1], Kind.FILE, self._fresh_id(), sequence, len(content), modified_at_ms or now, now)
+                node = parent.children[path[-1]] = Node(entry)
+            else:
+                node = old
+                modified = modified_at_ms or now
+                node.entry = replace(old.entry, revision=sequence, size_bytes=len(content), modified_at_ms=modified)
+            self._set_content(node, content)
+            self._changed("commit", path, node)
+            return node.entry, old is None
+
+    # Mutations
+
+    def make_directory(self, path: Path, *, condition: Condition = ANY, modified_at_ms: int = 0) -> Entry:
+        with self._call("make_directory"):
+            parent, old = self._target(path)
+            if old is not None:
+                raise errors.EntryExistsError(f"{format_path(path)} exists")
+            _check(old, condition)
+            self._check_locks(path, condition, is_new=True)
+            sequence, now = self._tick(), self._clock.now_ms()
+            entry = Entry(path[-1], Kind.DIRECTORY, self._fresh_id(), sequence, 0, modified_at_ms or now, now)
+            node = parent.children[path[-1]] = Node(entry)
+            self._changed("make_directory", path, node)
+            return node.entry
+
+    def remove(self, path: Path, *, condition: Condition = ANY) -> None:
+        with self._call("remove"):
+            if not path:
+                raise errors.InvalidRequestError("the root cannot be removed")
+            node = self._node(path)
+            _check(node, condition)
+            self._check_locks(path, condition, is_new=False, is_tree=True, is_member=True)
+            self._tick()
+            self._discard(path, node, condition.principal)
+            self._changed("remove", path, node)
+
+    def move(
+        self,
+        source: Path,
+        target: Path,
+        *,
+        overwrite: bool,
+        condition: Condition = ANY,
+        target_condition: Condition = ANY,
+    ) -> tuple[Entry, bool]:
+        with self._call("move"):
+            node, parent, old = self._source_and_target(source, target, overwrite, condition, target_condition)
+            self._check_locks(source, condition, is_new=False, is_tree=True, is_member=True)
+            self._check_locks(target, condition, is_new=old is None, is_tree=True)
+            sequence = self._tick()
+            if old is not None:
+                self._discard(target, old, condition.principal)
+            self._drop_locks(source)
+            del self._parent(source).children[source[-1]]
+            revision = sequence if node.is_directory else node.entry.revision
+            node.entry = replace(node.entry, name=target[-1], revision=revision)
+            parent.children[target[-1]] = node
+            self._touch(source[:-1], sequence)
+            self._changed("move", target, node, source)
+            return node.entry, old is None
+
+    def copy(
+        self,
+        source: Path,
+        target: Path,
+        *,
+        overwrite: bool,
+        is_shallow: bool = False,
+        condition: Condition = ANY,
+        target_condition: Condition = ANY,
+    ) -> tuple[Entry, bool]:
+        with self._call("copy"):
+            node, parent, old = self._source_and_target(source, target, overwrite, condition, target_condition)
+            self._check_locks(target, condition, is_new=old is None, is_tree=True)
+            sequence = self._tick()
+            if old is not None:
+                self._discard(target, old, condition.principal)
+            made = parent.children[target[-1]] = self._duplicate(node, target[-1], sequence, is_shallow=is_shallow)
+            self._changed("copy", target, made, source)
+            return made.entry, old is None
+
+    def set_properties(
+        self,
+        path: Path,
+        *,
+        set_values: dict[str, bytes] | None = None,
+        remove: tuple[str, ...] = (),
+        modified_at_ms: int = 0,
+        created_at_ms: int = 0,
+        condition: Condition = ANY,
+    ) -> Entry:
+        with self._call("set_properties"):
+            node = self._node(path)
+            _check(node, condition)
+            self._check_locks(path, condition, is_new=False)
+            sequence = self._tick()
+            node.properties.update(set_values or {})
+            for name in remove:
+                node.properties.pop(name, None)
+            entry = node.entry
+            node.entry = replace(
+                entry,
+                modified_at_ms=modified_at_ms or entry.modified_at_ms,
+                created_at_ms=created_at_ms or entry.created_at_ms,
+                revision=sequence if node.is_directory else entry.revision,
+            )
+            self._changed("set_properties", path, node)
+            return node.entry
+
+    # Locks
+
+    def lock(
+        self,
+        path: Path,
+        *,
+        token: str,
+        scope: LockScope,
+        is_infinite: bool,
+        owner: bytes,
+        timeout_s: int,
+        condition: Condition = ANY,
+    ) -> tuple[Lock, Entry, bool]:
+        with self._call("lock"):
+            parent, node = self._target(path) if path else (self._root, self._root)
+            _check(node, condition)
+            self._check_lock_conflicts(path, scope, is_infinite=is_infinite)
+            is_new = node is None
+            if node is None:
+                self._check_locks(path, condition, is_new=True)
+                sequence, now = self._tick(), self._clock.now_ms()
+                node = parent.children[path[-1]] = Node(
+                    Entry(path[-1], Kind.FILE, self._fresh_id(), sequence, 0, now, now)
+                )
+                self._set_content(node, b"")
+                self._changed("commit", path, node)
+            expires_at_ms = self._clock.now_ms() + 1000 * timeout_s
+            made = Lock(
+                token, format_path(path), scope, is_infinite, owner, condition.principal, timeout_s, expires_at_ms
+            )
+            self._locks[token] = made
+            return made, node.entry, is_new
+
+    def refresh_lock(self, path: Path, *, token: str, timeout_s: int, principal: str) -> Lock:
+        with self._call("refresh_lock"):
+            self._node(path)
+            old = self._covering(path, token)
+            if old.principal != principal:
+                raise errors.PermissionDeniedError("the lock belongs to somebody else")
+            expires_at_ms = self._clock.now_ms() + 1000 * timeout_s
+            self._locks[token] = replace(old, timeout_s=timeout_s, expires_at_ms=expires_at_ms)
+            return self._locks[token]
+
+    def unlock(self, path: Path, *, token: str, principal: str) -> None:
+        with self._call("unlock"):
+            self._node(path)
+            if self._covering(path, token).principal != principal:
+                raise errors.PermissionDeniedError("the lock belongs to somebody else")
+            del self._locks[token]
+
+    # Trash
+
+    def list_trash(self, *, principal: str = "", limit: int = 1000) -> tuple[Trashed, ...]:
+        with self._call("list_trash"):
+            items = [item for item, _ in self._trash.values() if principal in {"", item.principal}]
+            return tuple(sorted(items, key=lambda item: -item.id)[:limit])
+
+    def restore(self, trash_id: int, target: Path | None = None) -> Entry:
+        with self._call("restore"):
+            if trash_id not in self._trash:
+                raise errors.EntryNotFoundError(f"the trash has no item {trash_id}")
+            item, node = self._trash[trash_id]
+            path = parse_path(item.path) if target is None else target
+            parent, old = self._target(path)
+            if old is not None:
+                raise errors.EntryExistsError(f"{format_path(path)} exists")
+            del self._trash[trash_id]
+            self._tick()
+            node.entry = replace(node.entry, name=path[-1])
+            parent.children[path[-1]] = node
+            self._changed("restore", path, node)
+            return node.entry
+
+    def empty_trash(self, ids: tuple[int, ...] = ()) -> None:
+        with self._call("empty_trash"):
+            for trash_id in ids or tuple(self._trash):
+                self._trash.pop(trash_id, None)
+
+    # Inside
+
+    @property
+    def _contents(self) -> dict[tuple[EntryId, Sequence], bytes]:
+        return self.__dict__.setdefault("_content_table", {})
+
+    def _call(self, verb: str) -> threading.RLock:
+        self.calls[verb] = self.calls.get(verb, 0) + 1
+        if (fault := self.faults.pop(verb, None)) is not None:
+            raise fault
+        return self._guard
+
+    def _node(self, path: Path) -> Node:
+        node = self._root
+        for name in path:
+            child = node.children.get(name)
+            if child is None:
+                raise errors.EntryNotFoundError(f"there is no {format_path(path)}")
+            node = child
+        return node
+
+    def _parent(self, path: Path) -> Node:
+        if not path:
+            raise errors.InvalidRequestError("the root has no parent")
+        try:
+            parent = self._node(path[:-1])
+        except errors.EntryNotFoundError as error:
+            raise errors.ParentNotFoundError(f"{format_path(path)} has no parent") from error
+        if not parent.is_directory:
+            raise errors.ParentNotFoundError(f"{format_path(path[:-1])} is a file")
+        return parent
+
+    def _target(self, path: Path) -> tuple[Node, Node | None]:
+        parent = self._parent(path)
+        return parent, parent.children.get(path[-1])
+
+    def _source_and_target(
+        self, source: Path, target: Path, overwrite: bool, condition: Condition, target_condition: Condition
+    ) -> tuple[Node, Node, Node | None]:
+        node = self._node(source)
+        if is_within(target, source) or is_within(source, target):
+            raise errors.CycleError("the source and the target contain each other")
+        parent, old = self._target(target)
+        _check(node, condition)
+        _check(old, target_condition)
+        if old is not None and not overwrite:
+            raise errors.PreconditionFailedError(f"{format_path(target)} exists")
+        return node, parent, old
+
+    def _view(self, path: Path, node: Node, *, with_properties: bool, with_locks: bool) -> EntryView:
+        properties = dict(node.properties) if with_properties else {}
+        locks = tuple(self._covering_locks(path)) if with_locks else ()
+        return EntryView(node.entry, (), properties, locks)
+
+    def _tick(self) -> Sequence:
+        self._sequence += 1
+        return Sequence(self._sequence)
+
+    def _fresh_id(self) -> EntryId:
+        self._next_id += 1
+        return EntryId(self._next_id - 1)
+
+    def _set_content(self, node: Node, content: bytes) -> None:
+        node.content = content
+        self._contents[node.entry.id, node.entry.revision] = content
+
+    def _touch(self, path: Path, sequence: Sequence) -> None:
+        for depth in range(len(path) + 1):
+            try:
+                node = self._node(path[:depth])
+            except errors.EntryNotFoundError:
+                return
+            node.entry = replace(node.entry, revision=sequence)
+
+    def _changed(self, verb: str, path: Path, node: Node, source: Path | None = None) -> None:
+        sequence = Sequence(self._sequence)
+        self._touch(path[:-1], sequence)
+        came_from = "" if source is None else format_path(source)
+        parent = self._node(path[:-1]).entry.id
+        self._feed.append(
+            Change(sequence, verb, format_path(path), came_from, node.entry.id, node.entry.kind, (parent,))
+        )
+
+    def _duplicate(self, node: Node, name: str, sequence: Sequence, *, is_shallow: bool) -> Node:
+        now = self._clock.now_ms()
+        entry = replace(node.entry, name=name, id=self._fresh_id(), revision=sequence, created_at_ms=now)
+        made = Node(entry, properties=dict(node.properties))
+        if not node.is_directory:
+            self._set_content(made, node.content)
+        elif not is_shallow:
+            made.children = {
+                n: self._duplicate(child, n, sequence, is_shallow=False) for n, child in node.children.items()
+            }
+        return made
+
+    def _discard(self, path: Path, node: Node, principal: str) -> None:
+        del self._parent(path).children[path[-1]]
+        self._drop_locks(path)
+        if self._keeps_trash:
+            size = sum(len(n.content) for n in _walk(node))
+            now = self._clock.now_ms()
+            trash_id = len(self._feed) + 1
+            self._trash[trash_id] = (
+                Trashed(trash_id, format_path(path), node.entry.kind, size, principal, now),
+                node,
+            )
+
+    # Locks, inside
+
+    def _live_locks(self) -> list[Lock]:
+        now = self._clock.now_ms()
+        self._locks = {token: lock for token, lock in self._locks.items() if lock.expires_at_ms > now}
+        return list(self._locks.values())
+
+    def _covering_locks(self, path: Path) -> list[Lock]:
+        return [lock for lock in self._live_locks() if _covers(lock, path)]
+
+    def _covering(self, path: Path, token: str) -> Lock:
+        for lock in self._covering_locks(path):
+            if lock.token == token:
+                return lock
+        raise errors.LockNotFoundError(f"no lock on {format_path(path)} has this token")
+
+    def _drop_locks(self, path: Path) -> None:
+        self._locks = {t: lock for t, lock in self._locks.items() if not is_within(parse_path(lock.path), path)}
+
+    def _check_locks(
+        self, path: Path, condition: Condition, *, is_new: bool, is_tree: bool = False, is_member: bool = False
+    ) -> None:
+        """LockedError unless each place that the change touches is free or one of its locks was submitted.
+
+        A new or vanishing member also needs the lock of its parent (RFC 4918 section 7.4).
+        """
+        places = [self._covering_locks(path)]
+        if (is_new or is_member) and path:
+            places.append(self._covering_locks(path[:-1]))
+        if is_tree:
+            below = [lock for lock in self._live_locks() if is_within(parse_path(lock.path), path)]
+            places.extend([lock] for lock in below if lock.scope is LockScope.EXCLUSIVE)
+            shared = {lock.path for lock in below if lock.scope is LockScope.SHARED}
+            places.extend([lock for lock in below if lock.path == root] for root in shared)
+        for locks in places:
+            held = [k for k in locks if k.token in condition.tokens and k.principal == condition.principal]
+            if locks and not held:
+                raise errors.LockedError(f"{locks[0].path} is locked")
+
+    def _check_lock_conflicts(self, path: Path, scope: LockScope, *, is_infinite: bool) -> None:
+        for lock in self._live_locks():
+            touches = _covers(lock, path) or (is_infinite and is_within(parse_path(lock.path), path))
+            if touches and LockScope.EXCLUSIVE in {scope, lock.scope}:
+                raise errors.LockedError(f"{lock.path} is locked")
+
+
+class MemoryReader:
+    """Reads one revision; hands out descriptors when it was asked to."""
+
+    def __init__(self, entry: Entry, content: bytes, with_descriptors: bool = False) -> None:
+        self.entry = entry
+        self._content = memoryview(content)
+        self._with_descriptors = with_descriptors
+
+    @property
+    def size_bytes(self) -> int:
+        return self.entry.size_bytes
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> MemoryReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(self._content[offset : offset + length])
+
+    def iterate(self, offset: int = 0, length: int | None = None) -> Iterator[memoryview]:
+        end = len(self._content) if length is None else min(len(self._content), offset + length)
+        for at in range(offset, end, MIB):
+            yield self._content[at : min(at + MIB, end)]
+
+    def segments(self, offset: int, length: int) -> Iterator[Segment]:
+        for data in self.iterate(offset, length):
+            if not self._with_descriptors:
+                yield Segment(data, None, 0, len(data))
+                continue
+            with tempfile.TemporaryFile() as file:
+                file.write(b"skip me" + bytes(data))
+                file.flush()
+                yield Segment(None, file.fileno(), len(b"skip me"), len(data))
+                assert os.fstat(file.fileno()), "the receiver closed a descriptor that it was lent"
+
+
+class MemoryWriter:
+    """Collects content; nothing is visible until the commit."""
+
+    def __init__(
+        self, owner: MemoryFileSystem, path: Path, condition: Condition, size_bytes: int | None, modified_at_ms: int
+    ) -> None:
+        self._owner = owner
+        self._path = path
+        self._condition = condition
+        self._announced = size_bytes
+        self._modified_at_ms = modified_at_ms
+        self._content = bytearray()
+        self.is_aborted = False
+        self.bytes_written = 0
+
+    def __enter__(self) -> MemoryWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._content += data
+        self.bytes_written += len(data)
+        if self._announced is not None and self.bytes_written > self._announced:
+            raise errors.IncompleteBodyError(f"more than the announced {self._announced} bytes arrived")
+
+    def commit(self) -> tuple[Entry, bool]:
+        if self._announced is not None and self.bytes_written != self._announced:
+            raise errors.IncompleteBodyError(f"{self.bytes_written} bytes arrived, {self._announced} were announced")
+        return self._owner.publish(self._path, bytes(self._content), self._condition, self._modified_at_ms)
+
+    def abort(self) -> None:
+        self.is_aborted = True
+        self._content = bytearray()
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    yield node
+    for child in node.children.values():
+        yield from _walk(child)
+
+
+def _covers(lock: Lock, path: Path) -> bool:
+    root = parse_path(lock.path)
+    return root == path or (lock.is_infinite and is_within(path, root))
+
+
+def _check(node: Node | None, condition: Condition) -> None:
+    match condition.expect:
+        case Expect.ANY:
+            holds = True
+        case Expect.ABSENT:
+            holds = node is None
+        case Expect.PRESENT:
+            holds = node is not None
+        case Expect.EXACT:
+            holds = node is not None and (node.entry.id, node.entry.revision) == (condition.id, condition.revision)
+    if not holds:
+        raise errors.PreconditionFailedError("the entry is not in the state that was demanded")

@@ -1,0 +1,117 @@
+"""The gateway's border for errors: from `core.errors` to DAV statuses, with the XML that RFC 4918 section 16 wants.
+
+Used by `requests`, which turns everything that a handler raises into an answer here. What only HTTP knows (405, 416, a
+missing header) is raised as WsgiDAV's DAVError; everything else is a HeleniteError. Sentences of errors are for people
+and hold no traces. Pure.
+"""
+
+from __future__ import annotations
+
+
+from wsgidav.dav_error import DAVError
+
+from helenite.core import errors
+from helenite.core.errors import HeleniteError
+from webdav.body import BodyTooLargeError
+from webdav.markup import DECLARATION, text
+from webdav.response import XML_TYPE, Headers, Response, whole
+from webdav.urls import ForeignHostError
+
+RETRY_AFTER_S = 2
+"""What 503 suggests: a master election or a chunkserver's restart takes about this long."""
+
+STATUS: dict[type[HeleniteError], int] = {
+    errors.InvalidRequestError: 400,
+    errors.EntryNotFoundError: 404,
+    errors.EntryExistsError: 405,
+    errors.ParentNotFoundError: 409,
+    errors.WrongKindError: 409,
+    errors.CycleError: 403,
+    errors.PreconditionFailedError: 412,
+    errors.LockedError: 423,
+    errors.LockNotFoundError: 409,
+    errors.PermissionDeniedError: 403,
+    errors.QuotaExceededError: 507,
+    errors.InsufficientStorageError: 507,
+    errors.UnavailableError: 503,
+    errors.StaleEpochError: 503,
+    errors.SequenceExpiredError: 403,
+    errors.ContentLostError: 500,
+    errors.ChunkNotFoundError: 500,
+    errors.ChunkExistsError: 500,
+    errors.ChunkCorruptError: 500,
+    errors.BadCapabilityError: 500,
+    errors.ForeignClusterError: 500,
+    errors.ProtocolError: 500,
+    errors.ConfigurationError: 500,
+    HeleniteError: 500,
+    BodyTooLargeError: 413,
+    ForeignHostError: 502,
+}
+"""An error's status is that of its nearest listed base class."""
+
+BY_METHOD: dict[tuple[str, type[HeleniteError]], int] = {
+    ("PUT", errors.WrongKindError): 405,
+    ("LOCK", errors.LockNotFoundError): 412,
+}
+"""Where the method gives an error another meaning (RFC 4918 sections 9.7.2 and 9.10.2)."""
+
+CONDITIONS: dict[tuple[str, type[HeleniteError]], str] = {
+    ("LOCK", errors.LockedError): "no-conflicting-lock",
+    ("*", errors.LockedError): "lock-token-submitted",
+    ("*", errors.LockNotFoundError): "lock-token-matches-request-uri",
+    ("*", errors.SequenceExpiredError): "valid-sync-token",
+    ("*", errors.QuotaExceededError): "quota-not-exceeded",
+    ("*", errors.InsufficientStorageError): "sufficient-disk-space",
+}
+"""Precondition elements (RFC 4918 section 16, RFC 4331 section 6, RFC 6578 section 3.2)."""
+ALLOWED = "OPTIONS, GET, HEAD, PROPFIND, PROPPATCH, PUT, DELETE, COPY, MOVE, LOCK, UNLOCK"
+"""What 405 offers instead; OPTIONS tells it for each kind of resource."""
+WITH_HREF = frozenset({"no-conflicting-lock", "lock-token-submitted"})
+
+
+def status_of(error: HeleniteError, method: str) -> int:
+    """The HTTP status of an error that `method` ran into."""
+    for cls in type(error).__mro__:
+        if (method, cls) in BY_METHOD:
+            return BY_METHOD[method, cls]
+        if cls in STATUS:
+            return STATUS[cls]
+    raise AssertionError(f"{type(error).__name__} is no HeleniteError")
+
+
+def refusal(status: int, sentence: str, *, condition: str | None = None, headers: Headers | None = None) -> DAVError:
+    """What only HTTP knows, to be raised: `condition` is the name of a precondition element in `DAV:`."""
+    named = None if condition is None else f"{{DAV:}}{condition}"
+    return DAVError(status, sentence, err_condition=named, add_headers=headers)
+
+
+def answer(error: HeleniteError | DAVError, method: str, href: str) -> Response:
+    """The response for an error; `href` is the link of the request's target, in the XML of lock errors."""
+    if isinstance(error, DAVError):
+        condition = error.err_condition.condition_code.removeprefix("{DAV:}") if error.err_condition else None
+        return _page(error.value, error.context_info or "", condition, href, list(error.add_headers or []))
+    status = status_of(error, method)
+    headers: Headers = [("Retry-After", str(RETRY_AFTER_S))] if status == 503 else []
+    return _page(status, str(error), _condition_of(error, method), href, headers)
+
+
+def _condition_of(error: HeleniteError, method: str) -> str | None:
+    for cls in type(error).__mro__:
+        for key in ((method, cls), ("*", cls)):
+            if key in CONDITIONS:
+                return CONDITIONS[key]
+    return None
+
+
+def _page(status: int, sentence: str, condition: str | None, href: str, headers: Headers) -> Response:
+    if status == 405:
+        headers = [("Allow", ALLOWED), *headers]
+    if condition is None:
+        return whole(status, f"{sentence}\n".encode("utf-8", "replace"), "text/plain; charset=utf-8", headers)
+    inside = f"<D:href>{text(href)}</D:href>" if condition in WITH_HREF else ""
+    body = (
+        f'{DECLARATION}<D:error xmlns:D="DAV:"><D:{condition}>{inside}</D:{condition}>'
+        f"<D:responsedescription>{text(sentence)}</D:responsedescription></D:error>"
+    )
+    return whole(status, body.encode(), XML_TYPE, headers)

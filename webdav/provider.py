@@ -1,0 +1,154 @@
+"""The cluster as WsgiDAV sees it: a provider that finds resources, and the resources' live attributes.
+
+Used by the handlers through `request`. It decides nothing about protocol; content, locks and properties are the
+FileSystem's. Mounted once, at `/`. Thread-safe: a small cache of the usage is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import uuid
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from wsgidav.dav_provider import DAVCollection, DAVNonCollection, DAVProvider
+
+from helenite.client.filesystem import FileSystem
+from helenite.client.reader import Reader
+from helenite.core.clock import Clock
+from helenite.core.errors import EntryNotFoundError
+from helenite.core.model import Entry, EntryView, Usage
+from helenite.core.paths import Path, format_path
+from helenite.core.pb import common_pb2
+from webdav.urls import format_href, parse_url_path
+
+USAGE_S = 10.0
+"""How long totals are reused: Finder asks for the quota every minute, several clients together every second."""
+DEFAULT_TYPE = "application/octet-stream"
+COMPRESSED_TYPES = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+"""A file `a.tar.gz` is a gzip file: it is stored as it is, so no Content-Encoding may claim otherwise."""
+
+
+@lru_cache(maxsize=4096)  # types of whole names; a big directory has few different endings, many names
+def content_type(name: str) -> str:
+    """The media type that a name suggests."""
+    found, encoding = mimetypes.guess_type(name.replace("%", "_"))
+    if encoding is not None:
+        return COMPRESSED_TYPES.get(encoding, DEFAULT_TYPE)
+    if found is not None and found.startswith("text/"):
+        return f"{found}; charset=utf-8"
+    return found or DEFAULT_TYPE
+
+
+class File(DAVNonCollection):  # type: ignore[misc]
+    """A file as a resource."""
+
+    def __init__(self, names: Path, environ: dict[str, Any], view: EntryView) -> None:
+        super().__init__(format_path(names), environ)
+        self.names = names
+        self.view = view
+        self.entry: Entry = view.entry
+
+    def get_content_length(self) -> int:
+        return self.entry.size_bytes
+
+    def get_content_type(self) -> str:
+        return content_type(self.entry.name)
+
+    def get_creation_date(self) -> float:
+        return self.entry.created_at_ms / 1000
+
+    def get_last_modified(self) -> int:
+        return self.entry.modified_at_ms // 1000
+
+    def get_etag(self) -> str:
+        return self.entry.etag
+
+    def get_href(self) -> str:
+        return format_href(self.names, is_directory=False)
+
+    def support_etag(self) -> bool:
+        return True
+
+    def support_ranges(self) -> bool:
+        return True
+
+    def get_content(self) -> Reader:
+        """A reader of the very revision that was looked up."""
+        reader: Reader = self.provider.file_system.open_view(self.view)
+        return reader
+
+
+class Directory(DAVCollection):  # type: ignore[misc]
+    """A directory as a collection."""
+
+    def __init__(self, names: Path, environ: dict[str, Any], view: EntryView) -> None:
+        super().__init__(format_path(names), environ)
+        self.names = names
+        self.view = view
+        self.entry: Entry = view.entry
+
+    def get_creation_date(self) -> float:
+        return self.entry.created_at_ms / 1000
+
+    def get_last_modified(self) -> int:
+        return self.entry.modified_at_ms // 1000
+
+    def get_etag(self) -> str:
+        """Changes with everything beneath (D5)."""
+        return self.entry.etag
+
+    def get_href(self) -> str:
+        return format_href(self.names, is_directory=True)
+
+    def support_etag(self) -> bool:
+        return True
+
+    def get_member_names(self) -> list[str]:
+        return [view.entry.name for view in self.members()]
+
+    def members(self) -> Iterator[EntryView]:
+        """What is in it, page by page."""
+        views: Iterator[EntryView] = self.provider.file_system.list(self.names)[1]
+        return views
+
+
+Resource = File | Directory
+
+
+class Provider(DAVProvider):  # type: ignore[misc]
+    """Finds resources in one FileSystem."""
+
+    def __init__(self, file_system: FileSystem, clock: Clock) -> None:
+        super().__init__()
+        self.file_system = file_system
+        self.clock = clock
+        self._usage: tuple[float, Usage] | None = None
+        self._cluster_id = ""
+
+    def get_resource_inst(self, path: str, environ: dict[str, Any]) -> Resource | None:
+        """WsgiDAV's way to a resource; `path` is decoded text."""
+        return self.find(parse_url_path(path)[0], environ)
+
+    def find(self, names: Path, environ: dict[str, Any], **wanted: bool) -> Resource | None:
+        """The resource at a path with whatever else is `wanted` of the look-up, None when there is none."""
+        try:
+            view = self.file_system.lookup(names, **wanted)
+        except EntryNotFoundError:
+            return None
+        return (Directory if view.entry.is_directory else File)(names, environ, view)
+
+    def usage(self) -> Usage:
+        """Totals, perhaps USAGE_S old."""
+        now = self.clock.monotonic_s()
+        cached = self._usage
+        if cached is None or now - cached[0] > USAGE_S:
+            cached = self._usage = (now, self.file_system.usage())
+        return cached[1]
+
+    def resource_id(self, entry: Entry) -> str:
+        """The value of DAV:resource-id (RFC 5842): the same for ever, wherever the entry moves, in this cluster only."""
+        if not self._cluster_id:
+            self._cluster_id = self.file_system.rpc.admin("GetStatus", common_pb2.Empty()).cluster_id
+        return uuid.uuid5(uuid.NAMESPACE_URL, f"helenite:{self._cluster_id}:{entry.id:x}").urn
