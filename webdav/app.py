@@ -1,8 +1,8 @@
 """The gateway as one WSGI application: WsgiDAV with our provider, our stack and our entry.
 
 Made by `worker` once for each process. Order of a request: target parsed here, principal by `auth`, then `requests`.
-WsgiDAV's own entry is not used: it decodes paths before they are split, normalises `..` away and closes connections whose
-responses are streamed.
+WsgiDAV's own entry is not used: it decodes paths before they are split, normalises `..` away and closes connections
+whose responses are streamed.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class Authentication:
 
 
 def parse_basic(header: str | None) -> tuple[str, str] | None:
-    """Name and password of an Authorization header (RFC 7617); Windows' `DOMAIN\\user` is the user."""
+    r"""Name and password of an Authorization header (RFC 7617); Windows' `DOMAIN\user` is the user."""
     scheme, _, encoded = (header or "").partition(" ")
     if scheme.lower() != "basic":
         return None

@@ -63,7 +63,7 @@ def _parse(body: bytes, root: str) -> etree._Element:
         parsed = etree.fromstring(body, parser)
     except (etree.XMLSyntaxError, ValueError):
         raise InvalidRequestError("the body is no well-formed XML") from None
-    if parsed.getroottree().docinfo.doctype or parsed.getroottree().docinfo.internalDTD is not None:
+    if parsed.getroottree().docinfo.internalDTD is not None:
         raise InvalidRequestError("document types are not accepted")
     if parsed.tag != f"{{DAV:}}{root}":
         raise InvalidRequestError(f"the body is no DAV:{root} element")
@@ -71,7 +71,7 @@ def _parse(body: bytes, root: str) -> etree._Element:
 
 
 def _children(element: etree._Element) -> Iterator[etree._Element]:
-    return (child for child in element if isinstance(child.tag, str))
+    return element.iterchildren("*")
 
 
 def _names(element: etree._Element) -> tuple[str, ...]:
@@ -95,7 +95,8 @@ def parse_propfind(body: bytes) -> PropfindQuery:
         case "{DAV:}allprop":
             include = parts.get("{DAV:}include")
             return PropfindQuery(Mode.ALL, () if include is None else _names(include))
-    return PropfindQuery(Mode.NAMES)
+        case _:
+            return PropfindQuery(Mode.NAMES)
 
 
 def parse_proppatch(body: bytes) -> tuple[PropertyUpdate, ...]:
@@ -146,4 +147,5 @@ def parse_lockinfo(body: bytes) -> LockQuery:
             return LockQuery(LockScope.EXCLUSIVE, text)
         case ["{DAV:}shared"]:
             return LockQuery(LockScope.SHARED, text)
-    raise InvalidRequestError("a lock is exclusive or shared")
+        case _:
+            raise InvalidRequestError("a lock is exclusive or shared")

@@ -1,7 +1,7 @@
 """Evaluating a request's conditions against the cluster, and turning them into what the commit must still find.
 
-Used by the handlers before they act. The comparing is `preconditions`', the looking up is here. The Condition that comes
-out carries the submitted lock tokens, so that the mutation's script has the last word about locks and state alike.
+Used by the handlers before they act. The comparing is `preconditions`', the looking up is here. The Condition that
+comes out carries the submitted lock tokens, so that the mutation's script has the last word about locks and state.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ and hold no traces. Pure.
 
 from __future__ import annotations
 
-
 from wsgidav.dav_error import DAVError
 
 from helenite.core import errors

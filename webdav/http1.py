@@ -1,4 +1,4 @@
-"""The head of an HTTP/1.1 request: parsed strictly, because what two parsers read differently is how requests are smuggled.
+"""The head of an HTTP/1.1 request, parsed strictly: where two parsers disagree, requests are smuggled.
 
 Used by `server`. It decides what is well formed and where the body ends (RFC 9112); what the headers mean is decided
 elsewhere. Pure.
@@ -30,9 +30,26 @@ _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[\t\x20-\x7e\x80-\xff]*)?")
 
 ONLY_ONCE = frozenset(
-    "CONTENT_LENGTH CONTENT_TYPE HTTP_HOST HTTP_TRANSFER_ENCODING HTTP_AUTHORIZATION HTTP_DEPTH HTTP_DESTINATION "
-    "HTTP_OVERWRITE HTTP_RANGE HTTP_IF_RANGE HTTP_IF_MODIFIED_SINCE HTTP_IF_UNMODIFIED_SINCE HTTP_LOCK_TOKEN "
-    "HTTP_TIMEOUT HTTP_CONTENT_RANGE HTTP_CONTENT_MD5 HTTP_X_OC_MTIME HTTP_EXPECT".split()
+    {
+        "CONTENT_LENGTH",
+        "CONTENT_TYPE",
+        "HTTP_HOST",
+        "HTTP_TRANSFER_ENCODING",
+        "HTTP_AUTHORIZATION",
+        "HTTP_DEPTH",
+        "HTTP_DESTINATION",
+        "HTTP_OVERWRITE",
+        "HTTP_RANGE",
+        "HTTP_IF_RANGE",
+        "HTTP_IF_MODIFIED_SINCE",
+        "HTTP_IF_UNMODIFIED_SINCE",
+        "HTTP_LOCK_TOKEN",
+        "HTTP_TIMEOUT",
+        "HTTP_CONTENT_RANGE",
+        "HTTP_CONTENT_MD5",
+        "HTTP_X_OC_MTIME",
+        "HTTP_EXPECT",
+    }
 )
 """Headers that cannot be lists: two of them are two opinions, so the request is refused."""
 

@@ -1,7 +1,7 @@
 """The page that a browser gets for a directory: breadcrumbs, names, sizes, dates.
 
-Used by `reading`. Plain HTML without scripts, made while it is sent; members are sorted, directories first. Pure but for
-the template, which is read once.
+Used by `reading`. Plain HTML without scripts, made while it is sent; members are sorted, directories first. Pure but
+for the template, which is read once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a request may go on: conditional headers (RFC 9110 section 13) and the `If` header (RFC 4918 section 10.4).
 
-Used by `conditions`, which looks up the states that are compared here. The outcome for a mutation is an Expect: what the
-commit must still find, so that nothing can slip in between check and commit. Pure.
+Used by `conditions`, which looks up the states that are compared here. The outcome for a mutation is an Expect: what
+the commit must still find, so that nothing can slip in between check and commit. Pure.
 """
 
 from __future__ import annotations

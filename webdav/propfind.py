@@ -58,7 +58,9 @@ def _fetch(
             return request.file_system.list(request.path, **wanted)
         except WrongKindError:
             pass  # a file has no members; Depth 1 means the file alone
-    resource = request.find(**(wanted | {"with_locks": wanted["with_locks"] or bool(request.if_lists)}))
+    resource = request.find(
+        with_properties=wanted["with_properties"], with_locks=wanted["with_locks"] or bool(request.if_lists)
+    )
     evaluate_if_header(request, resource)
     resource = found(resource, request.path)
     if with_members and isinstance(resource, Directory):

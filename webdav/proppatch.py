@@ -43,7 +43,7 @@ def _collect(updates: tuple[PropertyUpdate, ...]) -> tuple[Changes, Refused]:
 
 
 def _apply(request: Request, changes: Changes, condition: Condition, *, is_win32_only: bool) -> Entry:
-    """One mutation. Windows sets its properties under its own lock without naming it; that is let pass for its owner."""
+    """One mutation. Windows sets its properties under its lock without naming it; the lock's owner may."""
     try:
         return _set(request, changes, condition)
     except LockedError:

@@ -148,7 +148,7 @@ class Provider(DAVProvider):  # type: ignore[misc]
         return cached[1]
 
     def resource_id(self, entry: Entry) -> str:
-        """The value of DAV:resource-id (RFC 5842): the same for ever, wherever the entry moves, in this cluster only."""
+        """The value of DAV:resource-id (RFC 5842): the same for ever, wherever the entry moves."""
         if not self._cluster_id:
             self._cluster_id = self.file_system.rpc.admin("GetStatus", common_pb2.Empty()).cluster_id
         return uuid.uuid5(uuid.NAMESPACE_URL, f"helenite:{self._cluster_id}:{entry.id:x}").urn

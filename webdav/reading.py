@@ -69,17 +69,17 @@ def _get_file(request: Request, file: File, headers: Headers) -> Response:
     ranges = _ranges_to_send(request, file, size)
     if ranges is None:
         described = [("Content-Type", file.get_content_type()), ("Content-Length", str(size))]
-        return Response(200, described + headers, _body(request, file, ByteRange(0, size)))
+        return Response(200, described + headers, _segments(file, (ByteRange(0, size),), {}))
     if not ranges:
         raise refusal(416, "no range lies inside the file", headers=[("Content-Range", f"bytes */{size}")])
     if len(ranges) > 1:
-        return _multipart(request, file, ranges, headers)
+        return _multipart(file, ranges, headers)
     described = [
         ("Content-Type", file.get_content_type()),
         ("Content-Length", str(ranges[0].length)),
         ("Content-Range", ranges[0].content_range(size)),
     ]
-    return Response(206, described + headers, _body(request, file, ranges[0]))
+    return Response(206, described + headers, _segments(file, ranges, {}))
 
 
 def _ranges_to_send(request: Request, file: File, size: int) -> tuple[ByteRange, ...] | None:
@@ -92,12 +92,6 @@ def _ranges_to_send(request: Request, file: File, size: int) -> tuple[ByteRange,
     return parse_ranges(wanted, size)
 
 
-def _body(request: Request, file: File, part: ByteRange) -> Iterator[BodyPiece] | tuple[()]:
-    if request.method == "HEAD" or part.length == 0:
-        return ()
-    return _segments(file, (part,), {})
-
-
 def _segments(file: File, parts: tuple[ByteRange, ...], heads: dict[ByteRange, bytes]) -> Iterator[BodyPiece]:
     with file.get_content() as reader:
         for part in parts:
@@ -106,7 +100,7 @@ def _segments(file: File, parts: tuple[ByteRange, ...], heads: dict[ByteRange, b
             yield from reader.segments(part.start, part.length)
 
 
-def _multipart(request: Request, file: File, ranges: tuple[ByteRange, ...], headers: Headers) -> Response:
+def _multipart(file: File, ranges: tuple[ByteRange, ...], headers: Headers) -> Response:
     """Several ranges as multipart/byteranges (RFC 9110 section 14.6), with a length known beforehand."""
     boundary = secrets.token_hex(16)
     size = file.get_content_length()

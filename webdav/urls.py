@@ -13,7 +13,7 @@ from helenite.core.errors import InvalidPathError, InvalidRequestError
 from helenite.core.paths import ROOT, Path, validate_name
 
 HREF_SAFE = "!*'(),$-_.~@:+;="
-"""Left bare in links: what RFC 3986 allows in a segment, without `&` (XML) and `%`. GNOME Files wants bare parentheses."""
+"""Left bare in links: what RFC 3986 allows in a segment, but `&` (XML). GNOME Files wants bare parentheses."""
 DESTINATION_SCHEMES = frozenset({"", "http", "https", "dav", "davs", "webdav", "webdavs"})
 """A proxy may end TLS and KDE writes `webdavs:`, so the scheme of a Destination says nothing about where it leads."""
 DEFAULT_PORTS = (":80", ":443")

@@ -1,8 +1,8 @@
 """PUT, MKCOL and DELETE.
 
-Used by `requests`. A PUT is invisible until its commit, which happens only when every announced byte is there and every
-checksum agrees; what would refuse it is found out before the body is read, unless the body is so small that the commit's
-own refusal costs less than another round trip.
+Used by `requests`. A PUT is invisible until its commit, which happens only when every announced byte is there and
+every checksum agrees; what would refuse it is found out before the body is read, unless the body is so small that the
+commit's own refusal costs less than another round trip.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from webdav.response import Headers, Response, empty, http_date
 from webdav.rights import Verb
 
 SMALL_BYTES = 64 * 1024
-"""Up to this size a PUT without conditions skips the look-up: the commit refuses just the same, one round trip sooner."""
+"""Up to this size a PUT without conditions skips the look-up: the commit refuses just the same."""
 
 
 def put(request: Request) -> Response:

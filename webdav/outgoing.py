@@ -1,0 +1,65 @@
+"""Bytes to a client: sending pieces and ranges of files on a socket with a timeout.
+
+Used by `exchange` through its connection. One thread at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+
+from helenite.core.errors import HeleniteError
+
+SEND_BYTES = 256 * 1024
+"""Sent with one call at most, so that the timeout bounds a piece and not a file."""
+
+
+class BrokenResponseError(HeleniteError):
+    """A response broke off after its head was sent: the connection must end, so that the client notices."""
+
+    code = "broken_response"
+
+
+class Outgoing:
+    """The writing side of a connection, in the shape that cheroot expects."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send everything; each piece has the socket's timeout to itself."""
+        view = memoryview(data)
+        for at in range(0, len(view), SEND_BYTES):
+            self._sock.sendall(view[at : at + SEND_BYTES])
+
+    def send_file(self, descriptor: int, offset: int, length: int) -> None:
+        """Send a range of an open file; without TLS it never enters this process."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            self._send_file_by_hand(descriptor, offset, length)
+            return
+        timeout = self._sock.gettimeout()
+        patience_ms = None if timeout is None else int(timeout * 1000)
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        end = offset + length
+        while offset < end:
+            try:
+                sent = os.sendfile(self._sock.fileno(), descriptor, offset, end - offset)
+            except BlockingIOError:
+                if not poll.poll(patience_ms):
+                    raise TimeoutError("timed out") from None
+                continue
+            if sent == 0:
+                raise BrokenResponseError("a file became shorter while it was sent")
+            offset += sent
+
+    def _send_file_by_hand(self, descriptor: int, offset: int, length: int) -> None:
+        end = offset + length
+        while offset < end:
+            data = os.pread(descriptor, min(SEND_BYTES, end - offset), offset)
+            if not data:
+                raise BrokenResponseError("a file became shorter while it was sent")
+            self._sock.sendall(data)
+            offset += len(data)
