@@ -18,8 +18,8 @@ from helenite.core.model import Expect
 
 TAGS_MAX = 200
 """Entity tags in one header; more make no sense for one resource."""
-IF_CONDITIONS_MAX = 200
-"""Conditions in one `If` header."""
+IF_TOKENS_MAX = 1000
+"""Parentheses, tokens and tags in one `If` header; clients send a dozen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,42 +174,52 @@ _IF_TOKEN = re.compile(
 
 def parse_if(header: str) -> tuple[IfList, ...]:
     """The lists of an `If` header; InvalidRequestError when it does not follow the grammar."""
+    tokens = _tokenize(header.strip())
     lists: list[IfList] = []
-    conditions: list[IfCondition] | None = None
     tag: str | None = None
-    is_negated = False
     at = 0
-    text = header.strip()
-    while at < len(text):
-        match = _IF_TOKEN.match(text, at)
-        if match is None or (conditions is not None and len(conditions) >= IF_CONDITIONS_MAX):
-            raise InvalidRequestError("the If header is malformed or too long")
-        at = match.end()
-        kind = match.lastgroup
-        if conditions is None:
-            tag, conditions = _outside(kind, match, tag)
-        elif kind in {"url", "etag"}:
-            conditions.append(_condition(match, is_negated=is_negated))
-            is_negated = False
-        elif kind == "not" and not is_negated:
-            is_negated = True
-        elif kind == "close" and conditions and not is_negated:
-            lists.append(IfList(tag, tuple(conditions)))
-            conditions = None
-        else:
-            raise InvalidRequestError("the If header is malformed")
-    if conditions is not None or not lists or len(lists) > IF_CONDITIONS_MAX:
-        raise InvalidRequestError("the If header is malformed or too long")
+    while at < len(tokens):
+        if tokens[at].lastgroup == "url":
+            tag = tokens[at]["url"]
+            at += 1
+        conditions, at = _parse_list(tokens, at)
+        lists.append(IfList(tag, conditions))
+    if not lists:
+        raise InvalidRequestError("the If header is empty")
     return tuple(lists)
 
 
-def _outside(kind: str | None, match: re.Match[str], tag: str | None) -> tuple[str | None, list[IfCondition] | None]:
-    """Between lists: a tag for those that follow, or the beginning of the next."""
-    if kind == "url":
-        return match["url"], None
-    if kind == "open":
-        return tag, []
-    raise InvalidRequestError("the If header is malformed")
+def _tokenize(text: str) -> list[re.Match[str]]:
+    tokens: list[re.Match[str]] = []
+    at = 0
+    while at < len(text):
+        match = _IF_TOKEN.match(text, at)
+        if match is None or len(tokens) == IF_TOKENS_MAX:
+            raise InvalidRequestError("the If header is malformed or too long")
+        tokens.append(match)
+        at = match.end()
+    return tokens
+
+
+def _parse_list(tokens: list[re.Match[str]], at: int) -> tuple[tuple[IfCondition, ...], int]:
+    """The list that opens at `at`, and where the next begins."""
+    conditions: list[IfCondition] = []
+    kinds = [token.lastgroup for token in tokens[at:]]
+    end = kinds.index("close") if "close" in kinds else -1
+    if kinds[:1] != ["open"] or end < 2:
+        raise InvalidRequestError("the If header is malformed: a list of conditions is expected")
+    is_negated = False
+    for token in tokens[at + 1 : at + end]:
+        if token.lastgroup == "not" and not is_negated:
+            is_negated = True
+        elif token.lastgroup in {"url", "etag"}:
+            conditions.append(_condition(token, is_negated=is_negated))
+            is_negated = False
+        else:
+            raise InvalidRequestError("the If header is malformed: a condition is a token or an entity tag")
+    if is_negated:
+        raise InvalidRequestError("the If header is malformed: Not is followed by a condition")
+    return tuple(conditions), at + end + 1
 
 
 def _condition(match: re.Match[str], *, is_negated: bool) -> IfCondition:
