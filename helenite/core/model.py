@@ -68,6 +68,11 @@ class Entry:
         return self.kind is Kind.DIRECTORY
 
     @property
+    def lacks_extents(self) -> bool:
+        """Whether a listing left the extents out because they are many; a look-up brings them."""
+        return self.size_bytes > 0 and not self.extents
+
+    @property
     def etag(self) -> str:
         """Strong entity tag without its quotes."""
         return f"{self.id:x}-{self.revision:x}"

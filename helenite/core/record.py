@@ -5,7 +5,8 @@ offset here is part of the key space (helenite/DESIGN.md). An entry's name is no
 hash field beside it. Pure.
 
     0  u8   kind: 1 file, 2 directory
-    1  u8   flags: bit 0 = the extents stand in a key of their own, the record has none
+    1  u8   flags: bit 0 = the extents stand in a key of their own, the record has none (a look-up puts them back);
+            bit 1 = the entry has dead properties
     2  u64  id
     10 u64  revision (of a directory: replaced by its subtree sequence when a script hands the record out)
     18 u64  size in bytes
@@ -58,7 +59,7 @@ def encode_record(entry: Entry) -> bytes:
 
 
 def decode_record(name: str, packed: bytes) -> Entry:
-    """Unpack a record; overflowed extents must have been put back by the script that read it."""
+    """Unpack a record. Extents that overflowed are there only if it comes from a look-up (Entry.lacks_extents)."""
     try:
         code, _flags, entry_id, revision, size, modified, created = HEADER.unpack_from(packed)
         kind = _KIND_BY_CODE[code]
