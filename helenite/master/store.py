@@ -1,0 +1,198 @@
+"""The door to Redis: connections, scripts, pipelines, and Redis' troubles as errors of ours.
+
+The master's only import of redis. `namespace` uses it and knows neither connections nor hashes of scripts. Thread-safe: each call takes a connection of
+the pool. Whatever is asked may be asked again, since mutations carry an operation id: a call whose connection broke
+(Redis was restarted) is repeated once on a new one.
+
+The key space. Every key begins with `{space}:`. Records: core/record.py. "msgpack" values are maps.
+
+    cluster              hash: id, capability_key, created_at_ms
+    d:<directory id>     hash: name -> record; d:0 holds the root's record (id 1) under the empty name
+    q                    hash: directory id -> 4 x u64: highest sequence, files, directories and bytes beneath it
+    e:<id>:<revision>    string: extents of a file that has more than fit into its record
+    x:<id>               hash: dead properties, `{namespace}name` -> XML element
+    seq, next_id, next_handle, last_server    counters: feed, entries, chunks, chunkservers
+    r                    hash: chunk handle -> count of extents that name it; absent = 1
+    c:<handle / 512>     hash: handle % 512 -> replicas, packed u16 ids of chunkservers
+    feed                 stream: <sequence>-0 -> c = msgpack [verb, path, source path, id, kind, directory ids]
+    op:<operation id>    string: msgpack outcome of a mutation, for two minutes
+    locks                hash: token -> msgpack lock with its entry's id and the ids above it
+    l:<id>               set: tokens of an entry's own locks
+    b:<directory id>     set: tokens of the locks on the directory and beneath it
+    trash, trash_at      hash: sequence of the removal -> msgpack item; the same sequences in order
+    trash_floor          items up to this sequence were emptied
+    staging              hash: id of a directory that is being copied -> time of the last progress
+    gc, gc_dirs          lists: records whose content is to be released; directories to take apart
+    freed                zset: chunk without references -> since when
+    del:<server id>      set: chunks to delete on this chunkserver
+    leader, epoch        the leader's lease; its fencing number
+    servers, members, users    hashes: id or name -> msgpack
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgpack
+import redis
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from helenite.core.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    HeleniteError,
+    InsufficientStorageError,
+    UnavailableError,
+    error_from_code,
+)
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 10.0
+"""No script takes a tenth of this; a Redis that does is as good as gone."""
+CONNECTIONS_MAX = 64
+"""More than a master has threads."""
+WATCHERS_MAX = 256
+"""Connections that wait for the feed."""
+WATCH_S_MAX = 60.0
+_SCRIPTS = Path(__file__).parent / "scripts"
+_PRELUDES = re.compile(r"-- prelude: ([a-z ]+)\n")
+_T = TypeVar("_T")
+
+Call = tuple[str, dict[str, Any]]
+"""A script's name and its request."""
+
+
+class Store:
+    """One space in one Redis."""
+
+    def __init__(self, url: str, space: str) -> None:
+        """Connect and load the scripts; UnavailableError when Redis does not answer yet."""
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", space):
+            raise ConfigurationError(f"HELENITE_SPACE {space!r} may consist of letters, digits and _ . - only")
+        self.prefix = f"{{{space}}}:"
+        self._client = _connect(url, TIMEOUT_S, CONNECTIONS_MAX)
+        self._watcher = _connect(url, WATCH_S_MAX + TIMEOUT_S, WATCHERS_MAX)
+        sources = {
+            path.stem: _assemble(path) for path in _SCRIPTS.glob("*.lua") if not path.stem.startswith("prelude_")
+        }
+        self._sources = sources
+        self._hashes: dict[str, str] = {}
+        self._guard(self._load_scripts)
+
+    def close(self) -> None:
+        self._client.close()
+        self._watcher.close()
+
+    def run(self, script: str, request: dict[str, Any]) -> list[Any]:
+        """Run one script: its results, or the error that it answered."""
+        result = self.run_all([(script, request)])[0]
+        if isinstance(result, HeleniteError):
+            raise result
+        return result
+
+    def run_all(self, calls: Sequence[Call]) -> list[list[Any] | HeleniteError]:
+        """Run scripts in order in one round trip, each on its own: results or errors, one for each call."""
+        packed = [(script, msgpack.packb(request, use_bin_type=False)) for script, request in calls]
+        replies = self._guard(lambda: self._execute(packed))
+        if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):
+            self._guard(self._load_scripts)
+            missing = [i for i, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)]
+            again = self._guard(lambda: self._execute([packed[i] for i in missing]))
+            for i, reply in zip(missing, again, strict=True):
+                replies[i] = reply
+        return [_result(reply) for reply in replies]
+
+    def command(self, name: str, key: str, *arguments: Any) -> Any:
+        """A single command on one key of the space."""
+        return self._guard(lambda: self._client.execute_command(name, self.prefix + key, *arguments))
+
+    def wait_for_change(self, after: int, wait_s: float) -> None:
+        """Return when the feed has something after a sequence, or when the time is over."""
+        milliseconds = int(min(wait_s, WATCH_S_MAX) * 1000)
+        if milliseconds > 0:
+            streams: Any = {self.prefix + "feed": f"{after}-0"}
+            self._guard(lambda: self._watcher.xread(streams, count=1, block=milliseconds))
+
+    def _execute(self, packed: list[tuple[str, bytes]]) -> list[Any]:
+        if len(packed) == 1:
+            script, request = packed[0]
+            try:
+                return [self._client.execute_command("EVALSHA", self._hashes[script], 1, self.prefix, request)]
+            except exceptions.ResponseError as error:
+                return [error]
+        pipeline = self._client.pipeline(transaction=False)
+        for script, request in packed:
+            pipeline.execute_command("EVALSHA", self._hashes[script], 1, self.prefix, request)
+        return pipeline.execute(raise_on_error=False)
+
+    def _load_scripts(self) -> None:
+        for name, source in self._sources.items():
+            self._hashes[name] = self._client.script_load(source)
+
+    def _guard(self, call: Callable[[], _T]) -> _T:
+        """Repeat a call once when its connection broke, and translate what cannot be helped."""
+        try:
+            try:
+                return call()
+            except exceptions.ConnectionError as error:
+                if isinstance(error, exceptions.BusyLoadingError):
+                    raise
+                log.info("the connection to Redis broke and is made anew: %s", error)
+                return call()
+        except exceptions.RedisError as error:
+            raise _translate(error) from error
+
+
+def _connect(url: str, timeout_s: float, connections: int) -> redis.Redis:
+    """A client without retries of its own: it would repeat what may have been done."""
+    try:
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections,
+            timeout=TIMEOUT_S,
+            protocol=2,
+            socket_timeout=timeout_s,
+            **({} if url.startswith("unix:") else {"socket_connect_timeout": TIMEOUT_S, "socket_keepalive": True}),
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"HELENITE_REDIS_URL: {error}") from None
+    return redis.Redis.from_pool(pool)
+
+
+def _assemble(path: Path) -> str:
+    """A script with the preludes that its first line names."""
+    source = path.read_text()
+    names = _PRELUDES.match(source)
+    assert names is not None, f"{path.name} names no prelude"
+    preludes = [(_SCRIPTS / f"prelude_{name}.lua").read_text() for name in names[1].split()]
+    return "\n".join([*preludes, source])
+
+
+def _result(reply: Any) -> list[Any] | HeleniteError:
+    """A script's answer without its leading status, or what went wrong."""
+    if isinstance(reply, exceptions.RedisError):
+        return _translate(reply)
+    code, *results = reply
+    return error_from_code(code.decode(), results[0].decode(errors="replace")) if code else results
+
+
+def _translate(error: exceptions.RedisError) -> HeleniteError:
+    text = str(error)
+    if isinstance(error, exceptions.OutOfMemoryError) or "OOM " in text:
+        return InsufficientStorageError("the metadata store is full: delete something, or raise Redis' maxmemory")
+    if isinstance(error, exceptions.TimeoutError):
+        return DeadlineExceededError(f"the metadata store did not answer within {TIMEOUT_S:g} s")
+    if isinstance(error, exceptions.ResponseError) and not text.startswith(
+        ("MISCONF", "READONLY", "MASTERDOWN", "BUSY", "NOREPLICAS")
+    ):
+        log.error("Redis refused a command: %s", text)
+        return HeleniteError(f"the metadata store failed: {text}")
+    return UnavailableError(f"the metadata store does not answer: {text}")

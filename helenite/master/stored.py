@@ -1,0 +1,195 @@
+"""Answers of scripts as values. Pure.
+
+An entry stays packed (StoredEntry) on its way from Redis to a client, which is what listings are fast by; whoever needs
+its fields asks for `entry`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import msgpack
+
+from helenite.core.model import (
+    Change,
+    ChunkHandle,
+    Chunkserver,
+    Entry,
+    EntryId,
+    Kind,
+    Lock,
+    LockScope,
+    Sequence,
+    ServerId,
+    ServerState,
+    Trashed,
+)
+from helenite.core.record import decode_record
+
+_KINDS = {1: Kind.FILE, 2: Kind.DIRECTORY}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """An entry as a look-up or a listing brings it: its record, and packed replicas in the order of its extents."""
+
+    name: str
+    record: bytes
+    replicas: tuple[bytes, ...] = ()
+    properties: dict[str, bytes] = field(default_factory=dict)
+    locks: tuple[Lock, ...] = ()
+
+    @property
+    def entry(self) -> Entry:
+        return decode_record(self.name, self.record)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A directory and some of its members; `cursor` 0 = these were the last."""
+
+    directory: StoredEntry
+    entries: list[StoredEntry]
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Someone who may log in at a gateway."""
+
+    name: str
+    password_hash: str
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A master or gateway that announces itself."""
+
+    id: str
+    kind: str
+    address: str
+    pid: int
+    is_alive: bool
+
+
+def unpack(packed: bytes) -> Any:
+    """Msgpack as Lua and we write it: texts and bytes alike come as bytes."""
+    return msgpack.unpackb(packed, raw=True, strict_map_key=False)
+
+
+def decode_lock(fields: dict[bytes, Any]) -> Lock:
+    return Lock(
+        fields[b"token"].decode(),
+        fields[b"path"].decode(),
+        LockScope(fields[b"scope"].decode()),
+        bool(fields[b"is_infinite"]),
+        fields[b"owner"],
+        fields[b"principal"].decode(),
+        fields[b"timeout_s"],
+        fields[b"expires_at_ms"],
+    )
+
+
+def decode_stored(name: bytes, record: bytes, extra: bytes) -> StoredEntry:
+    if not extra:
+        return StoredEntry(name.decode(), record)
+    replicas, properties, locks = unpack(extra)
+    named = {key.decode(): value for key, value in zip(properties[::2], properties[1::2], strict=True)}
+    return StoredEntry(name.decode(), record, tuple(replicas), named, tuple(map(decode_lock, locks)))
+
+
+def decode_page(reply: list[Any]) -> Page:
+    directory, cursor, flat, extras = reply
+    names, records = flat[::2], flat[1::2]
+    if extras:
+        entries = list(map(decode_stored, names, records, extras))
+    else:
+        entries = [StoredEntry(name.decode(), record) for name, record in zip(names, records, strict=True)]
+    return Page(decode_stored(*directory), entries, int(cursor))
+
+
+def decode_change(element: tuple[bytes, list[bytes]]) -> Change:
+    identifier, (_, packed) = element
+    verb, path, source, entry_id, kind, ids = unpack(packed)
+    return Change(
+        Sequence(int(identifier.partition(b"-")[0])),
+        verb.decode(),
+        path.decode(),
+        source.decode(),
+        EntryId(entry_id),
+        _KINDS[kind],
+        tuple(map(EntryId, ids)),
+    )
+
+
+def decode_trashed(item_id: bytes, packed: bytes) -> Trashed:
+    item = unpack(packed)
+    names = cast("list[bytes]", item[b"names"])
+    return Trashed(
+        int(item_id),
+        "/" + "/".join(name.decode() for name in names),
+        _KINDS[item[b"record"][0]],
+        item[b"bytes"],
+        item[b"principal"].decode(),
+        item[b"deleted_at_ms"],
+    )
+
+
+def decode_totals(packed: bytes) -> tuple[int, int, int]:
+    """Files, directories and bytes beneath a directory."""
+    return (
+        int.from_bytes(packed[8:16], "big"),
+        int.from_bytes(packed[16:24], "big"),
+        int.from_bytes(packed[24:32], "big"),
+    )
+
+
+def encode_server(server: Chunkserver) -> dict[str, Any]:
+    """What outlives a chunkserver's process; its load comes with its heartbeats."""
+    return {
+        "uuid": server.uuid,
+        "address": server.address,
+        "data_address": server.data_address,
+        "data_socket": server.data_socket,
+        "host": server.host,
+        "rack": server.rack,
+        "pid": server.pid,
+        "capacity_bytes": server.capacity_bytes,
+    }
+
+
+def decode_server(server_id: bytes, packed: bytes) -> Chunkserver:
+    fields = {key.decode(): value for key, value in unpack(packed).items()}
+    texts = {key: value.decode() for key, value in fields.items() if isinstance(value, bytes)}
+    return Chunkserver(
+        ServerId(int(server_id)),
+        state=ServerState.SUSPECT,
+        pid=fields["pid"],
+        capacity_bytes=fields["capacity_bytes"],
+        free_bytes=0,
+        used_bytes=0,
+        chunk_count=0,
+        **texts,
+    )
+
+
+def decode_replicas(flat: list[Any]) -> list[tuple[ChunkHandle, tuple[ServerId, ...]]]:
+    """Pairs from handle, packed ids, ..."""
+    return [(ChunkHandle(h), decode_servers(packed)) for h, packed in zip(flat[::2], flat[1::2], strict=True)]
+
+
+def decode_servers(packed: bytes) -> tuple[ServerId, ...]:
+    return tuple(ServerId(int.from_bytes(packed[at : at + 2], "big")) for at in range(0, len(packed), 2))
+
+
+def decode_user(name: bytes, packed: bytes) -> User:
+    fields = unpack(packed)
+    return User(name.decode(), fields[b"password_hash"].decode(), fields[b"created_at_ms"])
+
+
+def decode_member(member_id: bytes, packed: bytes, now_ms: int) -> Member:
+    fields = unpack(packed)
+    is_alive = fields[b"expires_at_ms"] > now_ms
+    return Member(member_id.decode(), fields[b"kind"].decode(), fields[b"address"].decode(), fields[b"pid"], is_alive)
