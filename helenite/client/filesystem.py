@@ -6,6 +6,7 @@ tuples of names (`core.paths`). Every verb raises the errors of `core.errors`. T
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from types import TracebackType
@@ -16,7 +17,7 @@ from helenite.client.reader import Reader
 from helenite.client.rpc import MasterRpc
 from helenite.client.writer import Writer
 from helenite.config import ClientSettings
-from helenite.core.errors import EntryNotFoundError, WrongKindError
+from helenite.core.errors import EntryNotFoundError, InvalidRequestError, WrongKindError
 from helenite.core.model import (
     Change,
     Condition,
@@ -100,7 +101,8 @@ class FileSystem:
     ) -> tuple[EntryView, Iterator[EntryView]]:
         """The directory itself and its members in no particular order, fetched page by page while iterated.
 
-        WrongKindError when `path` is a file. A name appears once even when the directory changes meanwhile.
+        WrongKindError when `path` is a file. A name appears once even when the directory changes meanwhile. Files of
+        very many chunks come without extents (Entry.lacks_extents) unless `with_locations` asks for them.
         """
         request = master_pb2.ListRequest(
             path=format_path(path),
@@ -109,7 +111,8 @@ class FileSystem:
             with_locations=with_locations,
         )
         first = self.rpc.namespace("List", request)
-        return view_from_message(first.directory), self._pages(request, first)
+        views = self._pages(request, first)
+        return view_from_message(first.directory), self._completed(path, views) if with_locations else views
 
     def _pages(self, request: master_pb2.ListRequest, page: master_pb2.ListReply) -> Iterator[EntryView]:
         seen: set[str] = set()
@@ -122,6 +125,15 @@ class FileSystem:
             seen.update(message.name for message in page.entries)
             request.cursor = page.cursor
             page = self.rpc.namespace("List", request)
+
+    def _completed(self, path: Path, views: Iterator[EntryView]) -> Iterator[EntryView]:
+        """Look up each file whose extents the listing left out; one that is gone meanwhile is skipped."""
+        for view in views:
+            if not view.entry.lacks_extents:
+                yield view
+                continue
+            with contextlib.suppress(EntryNotFoundError):
+                yield self.lookup((*path, view.entry.name), with_locations=True, with_properties=True, with_locks=True)
 
     def usage(self) -> Usage:
         """Totals of the space."""
@@ -146,6 +158,8 @@ class FileSystem:
 
     def open_view(self, view: EntryView) -> Reader:
         """A reader of a file that a look-up or listing has brought (without another round trip)."""
+        if view.entry.lacks_extents:
+            raise InvalidRequestError(f"look {view.entry.name!r} up before opening it: its listing left the extents out")
         return Reader(self._pool, view)
 
     def create(
