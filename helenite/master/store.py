@@ -1,8 +1,8 @@
 """The door to Redis: connections, scripts, pipelines, and Redis' troubles as errors of ours.
 
-The master's only import of redis. `namespace` uses it and knows neither connections nor hashes of scripts. Thread-safe: each call takes a connection of
-the pool. Whatever is asked may be asked again, since mutations carry an operation id: a call whose connection broke
-(Redis was restarted) is repeated once on a new one.
+The master's only import of redis. `namespace` uses it and knows neither connections nor hashes of scripts.
+Thread-safe: each call takes a connection of the pool. Whatever is asked may be asked again, since mutations carry an
+operation id: a call whose connection broke (Redis was restarted) is repeated once on a new one.
 
 The key space. Every key begins with `{space}:`. Records: core/record.py. "msgpack" values are maps.
 
@@ -130,7 +130,8 @@ class Store:
         pipeline = self._client.pipeline(transaction=False)
         for script, request in packed:
             pipeline.execute_command("EVALSHA", self._hashes[script], 1, self.prefix, request)
-        return pipeline.execute(raise_on_error=False)
+        replies: list[Any] = pipeline.execute(raise_on_error=False)
+        return replies
 
     def _load_scripts(self) -> None:
         for name, source in self._sources.items():
@@ -150,8 +151,8 @@ class Store:
             raise _translate(error) from error
 
 
-def _connect(url: str, timeout_s: float, connections: int) -> redis.Redis:
-    """A client without retries of its own: it would repeat what may have been done."""
+def _connect(url: str, timeout_s: float, connections: int) -> Any:
+    """A client without retries of its own: they know nothing of operation ids. Any, as redis-py is typed in part."""
     try:
         pool = redis.BlockingConnectionPool.from_url(
             url,
