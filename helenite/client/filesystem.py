@@ -159,7 +159,9 @@ class FileSystem:
     def open_view(self, view: EntryView) -> Reader:
         """A reader of a file that a look-up or listing has brought (without another round trip)."""
         if view.entry.lacks_extents:
-            raise InvalidRequestError(f"look {view.entry.name!r} up before opening it: its listing left the extents out")
+            raise InvalidRequestError(
+                f"look {view.entry.name!r} up before opening it: its listing left the extents out"
+            )
         return Reader(self._pool, view)
 
     def create(
