@@ -13,9 +13,7 @@ INTERNAL = {"HELENITE_SUPERVISED", "HELENITE_READY_FD"}
 
 def test_env_example_lists_every_setting_with_its_default() -> None:
     shown = dict(re.findall(r"^#?(HELENITE_\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    known = {
-        field.metadata["variable"]: field for settings in SETTINGS for field in dataclasses.fields(settings)
-    }
+    known = {field.metadata["variable"]: field for settings in SETTINGS for field in dataclasses.fields(settings)}
     assert set(shown) == set(known) - INTERNAL
     for variable, text in shown.items():
         field = known[variable]
@@ -23,7 +21,8 @@ def test_env_example_lists_every_setting_with_its_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("0", 0), ("123", 123), ("4k", 4096), ("64MiB", 64 << 20), ("10G", 10 << 30), ("1 tb", 1 << 40)]
+    ("text", "expected"),
+    [("0", 0), ("123", 123), ("4k", 4096), ("64MiB", 64 << 20), ("10G", 10 << 30), ("1 tb", 1 << 40)],
 )
 def test_sizes(text: str, expected: int) -> None:
     assert parse_size(text) == expected

@@ -1,0 +1,90 @@
+"""The command line on a real cluster: what goes in comes out, and mistakes get a sentence."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster
+
+
+def ok(cluster: Cluster, *arguments: str, **options: str) -> str:
+    done = cluster.helenite(*arguments, **options)
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)
+
+
+def test_a_tree_goes_in_and_out(shared_cluster: Cluster, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    (source / "sub" / "empty").mkdir(parents=True)
+    (source / "zero").touch()
+    (source / "sub" / "some [odd] näme").write_bytes(os.urandom(100_000))
+    (source / "large").write_bytes(os.urandom(9_000_000))
+    os.utime(source / "zero", (1_000_000_000, 1_000_000_000))
+    ok(shared_cluster, "put", str(source), "/")
+    ok(shared_cluster, "get", "/tree", str(tmp_path / "back"))
+    compared = filecmp.dircmp(source, tmp_path / "back")
+    assert not compared.left_only and not compared.right_only and not compared.diff_files
+    assert (tmp_path / "back" / "sub" / "empty").is_dir()
+    assert (tmp_path / "back" / "sub" / "some [odd] näme").read_bytes() == (
+        source / "sub" / "some [odd] näme"
+    ).read_bytes()
+    assert (tmp_path / "back" / "zero").stat().st_mtime == 1_000_000_000
+    assert "some [odd] näme" in ok(shared_cluster, "tree", "/tree")
+    sums = json.loads(ok(shared_cluster, "du", "/tree", "--json"))
+    assert sums == {"bytes": 9_100_000, "files": 3, "directories": 2}
+
+
+def test_standard_input_and_output(shared_cluster: Cluster) -> None:
+    ok(shared_cluster, "put", "-", "/from stdin", input="a line\n")
+    assert ok(shared_cluster, "cat", "/from stdin") == "a line\n"
+    assert ok(shared_cluster, "get", "/from stdin", "-") == "a line\n"
+
+
+def test_move_copy_remove_restore(shared_cluster: Cluster) -> None:
+    ok(shared_cluster, "mkdir", "/work")
+    ok(shared_cluster, "put", "-", "/work/a", input="1")
+    ok(shared_cluster, "cp", "/work/a", "/work/b")
+    ok(shared_cluster, "mv", "/work/b", "/work/c")
+    assert ok(shared_cluster, "cat", "/work/c") == "1"
+    refused = shared_cluster.helenite("cp", "/work/a", "/work/c")
+    assert refused.returncode == 1 and "exists" in refused.stderr
+    refused = shared_cluster.helenite("rm", "/work")
+    assert refused.returncode == 1 and "-r" in refused.stderr
+    ok(shared_cluster, "rm", "-r", "/work")
+    assert shared_cluster.helenite("ls", "/work").returncode == 1
+    (item,) = [item for item in json.loads(ok(shared_cluster, "trash", "ls", "--json")) if item["path"] == "/work"]
+    ok(shared_cluster, "trash", "restore", str(item["id"]))
+    assert ok(shared_cluster, "cat", "/work/c") == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["cat", "/missing"], "/missing"),
+        (["cat", "/"], "directory"),
+        (["ls", "relative"], "starts with"),
+        (["mkdir", "/no/parent"], "/no"),
+        (["put", "no such file", "/"], "no such file"),
+        (["mv", "/missing", "/x"], "/missing"),
+        (["get", "/missing", "."], "/missing"),
+        (["trash", "restore", "999999999"], "999999999"),
+        (["user", "rm", "nobody"], "nobody"),
+    ],
+)
+def test_mistakes_get_a_sentence(shared_cluster: Cluster, arguments: list[str], says: str) -> None:
+    done = shared_cluster.helenite(*arguments)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_download_that_fails_leaves_nothing(shared_cluster: Cluster, tmp_path: Path) -> None:
+    done = shared_cluster.helenite("get", "/missing", str(tmp_path / "x"))
+    assert done.returncode == 1
+    assert list(tmp_path.iterdir()) == []

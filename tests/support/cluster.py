@@ -1,0 +1,119 @@
+"""A real cluster for tests: `helenite up` as a child process, as a person would run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from helenite.cli.cluster_dir import ClusterDir
+
+START_S = 60.0
+HELENITE = (sys.executable, "-m", "helenite.cli")
+
+
+def run_helenite(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run([*HELENITE, *arguments], capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+class Cluster:
+    """One data directory and, while started, the `helenite up` that serves it."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
+        self.options = options
+        self.url = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> float:
+        """Start it and wait for its line; the seconds that took."""
+        began = time.monotonic()
+        port = () if "--port" in self.options else ("--port", "0")
+        self._process = subprocess.Popen(
+            [*HELENITE, "up", "--dir", str(self.directory), *port, *self.options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.startswith("Helenite is ready: "):
+            _, errors = self._process.communicate(timeout=START_S)
+            raise AssertionError(f"helenite up said {line!r} and {errors!r}\n{self.logs()}")
+        self.url = line.removeprefix("Helenite is ready: ").strip()
+        return time.monotonic() - began
+
+    def stop(self) -> None:
+        """SIGTERM, as a person's Ctrl-C; it must end by itself with 0."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=90)
+        assert process.returncode == 0, errors
+
+    def kill_everything(self) -> None:
+        """kill -9 of every process of the cluster at once."""
+        victims = self.processes()
+        for victim in victims:
+            victim.suspend()  # so that none can react to another's death
+        for victim in victims:
+            victim.kill()
+        psutil.wait_procs(victims, timeout=10)
+        assert self._process is not None
+        self._process.communicate(timeout=10)
+        self._process = None
+
+    def processes(self) -> list[psutil.Process]:
+        """The supervisor and everything it started."""
+        assert self._process is not None
+        supervisor = psutil.Process(self._process.pid)
+        return [supervisor, *supervisor.children(recursive=True)]
+
+    def child(self, name: str) -> psutil.Process:
+        """A process by what stands in its command line, such as helenite.master."""
+        return next(process for process in self.processes() if name in " ".join(process.cmdline()))
+
+    @property
+    def masters(self) -> tuple[str, ...]:
+        info = ClusterDir(self.directory).load_info()
+        assert info is not None
+        return info.masters
+
+    def helenite(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """A command on this cluster."""
+        environment = dict(os.environ, HELENITE_DIR=str(self.directory), COLUMNS="200")
+        return run_helenite(*arguments, env=environment, **options)
+
+    def status(self) -> dict[str, Any]:
+        done = self.helenite("status", "--json")
+        assert done.returncode == 0, done.stderr
+        values: dict[str, Any] = json.loads(done.stdout)
+        return values
+
+    def check_fsck(self, expected: int = 0) -> None:
+        done = self.helenite("fsck")
+        assert done.returncode == expected, done.stdout + done.stderr
+
+    def logs(self) -> str:
+        """The ends of all logs, for a failing test."""
+        texts = (f"== {path.name}\n{path.read_text()[-2000:]}" for path in sorted(self.directory.glob("logs/*.log")))
+        return "\n".join(texts)

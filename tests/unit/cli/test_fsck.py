@@ -1,0 +1,26 @@
+from helenite.cli.fsck import Wanted, judge
+from helenite.core.model import ChunkHandle, ServerId
+
+A, B = ChunkHandle(1), ChunkHandle(2)
+SERVERS = (ServerId(1), ServerId(2))
+
+
+def test_all_replicas_healthy() -> None:
+    report = judge(1, {A: Wanted(SERVERS, ["/a"])}, {A: 2}, 2, [])
+    assert report.exit_status == 0
+    assert not report.degraded
+    assert not report.lost
+
+
+def test_a_missing_replica_degrades_the_files_that_share_the_chunk() -> None:
+    report = judge(2, {A: Wanted(SERVERS, ["/a", "/copy of a"])}, {A: 1}, 2, [])
+    assert (report.exit_status, report.degraded, report.lost) == (1, ("/a", "/copy of a"), ())
+
+
+def test_no_replica_loses_the_file_even_if_its_other_chunk_is_fine() -> None:
+    report = judge(1, {A: Wanted(SERVERS, ["/a"]), B: Wanted(SERVERS, ["/a"])}, {A: 1}, 2, [])
+    assert (report.exit_status, report.degraded, report.lost) == (2, (), ("/a",))
+
+
+def test_a_problem_without_a_file_is_still_degraded() -> None:
+    assert judge(0, {}, {}, 3, ["chunkserver 1 does not answer"]).exit_status == 1
