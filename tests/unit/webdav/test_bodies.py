@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -15,7 +16,7 @@ BOMB = (
     + b"".join(b'<!ENTITY %c "%s">' % (98 + n, b"&%c;" % (97 + n) * 10) for n in range(9))
     + b']><D:propfind xmlns:D="DAV:"><D:prop><D:x a="&j;">&j;</D:x></D:prop></D:propfind>'
 )
-EXTERNAL = b'<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><D:propfind xmlns:D="DAV:"><D:prop>&e;</D:prop></D:propfind>'
+EXTERNAL = b'<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><propfind xmlns="DAV:"><prop>&e;</prop></propfind>'
 
 
 def test_propfind() -> None:
@@ -38,8 +39,6 @@ def test_propfind() -> None:
         b'<propfind xmlns="DAV:"><prop/><allprop/></propfind>',
         b"\xff\xfe",
         BOMB,
-    ]
-    + [
         EXTERNAL,
         b'<propfind xmlns="DAV:"><prop>' + b"".join(b"<p%d/>" % n for n in range(1001)) + b"</prop></propfind>",
     ],
@@ -53,7 +52,8 @@ def test_what_is_no_propfind(body: bytes) -> None:
 
 def test_proppatch_keeps_order_namespaces_and_language() -> None:
     updates = parse_proppatch(
-        b'<D:propertyupdate xmlns:D="DAV:" xmlns:o="urn:o" xml:lang="de"><D:set><D:prop><o:a b="1">&lt;x<o:c/></o:a></D:prop></D:set>'
+        b'<D:propertyupdate xmlns:D="DAV:" xmlns:o="urn:o" xml:lang="de">'
+        b'<D:set><D:prop><o:a b="1">&lt;x<o:c/></o:a></D:prop></D:set>'
         b"<D:remove><D:prop><o:a/></D:prop></D:remove><D:set><D:prop><e xmlns=''/></D:prop></D:set></D:propertyupdate>"
     )
     assert [(u.name, u.element is None) for u in updates] == [("{urn:o}a", False), ("{urn:o}a", True), ("e", False)]
@@ -74,7 +74,10 @@ def test_what_is_no_proppatch(body: bytes) -> None:
 
 
 def test_lockinfo() -> None:
-    body = b'<lockinfo xmlns="DAV:"><lockscope><%s/></lockscope><locktype><write/></locktype><owner><href>me</href></owner></lockinfo>'
+    body = (
+        b'<lockinfo xmlns="DAV:"><lockscope><%s/></lockscope><locktype><write/></locktype>'
+        b"<owner><href>me</href></owner></lockinfo>"
+    )
     query = parse_lockinfo(body % b"shared")
     assert query.scope is LockScope.SHARED
     assert query.owner == b'<owner xmlns="DAV:"><href>me</href></owner>'
@@ -87,7 +90,5 @@ def test_lockinfo() -> None:
 @given(st.binary(max_size=200))
 def test_anything_parses_or_is_refused(body: bytes) -> None:
     for parse in (parse_propfind, parse_proppatch, parse_lockinfo):
-        try:
+        with contextlib.suppress(InvalidRequestError):
             parse(body)
-        except InvalidRequestError:
-            pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,8 +156,8 @@ def test_if(header: str, holds: bool) -> None:
         "([etag])",
         '(["a"]',
         "x(<a>)",
-    ]
-    + ["(" + "<a> " * 1000 + ")"],
+        "(" + "<a> " * 1000 + ")",
+    ],
 )
 def test_malformed_if(header: str) -> None:
     with pytest.raises(InvalidRequestError):
@@ -172,10 +174,8 @@ def test_tokens_that_are_submitted() -> None:
 @given(st.text(alphabet='()<>[]"abN ot W/:,*\t', max_size=60))
 def test_anything_parses_or_is_refused(text: str) -> None:
     for parse in (parse_if, parse_etags):
-        try:
+        with contextlib.suppress(InvalidRequestError):
             parse(text)
-        except InvalidRequestError:
-            pass
 
 
 @given(st.text(max_size=40))

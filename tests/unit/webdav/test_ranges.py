@@ -37,7 +37,7 @@ def spans(*pairs: tuple[int, int]) -> tuple[ByteRange, ...]:
         ("bytes=a-b", None),
         ("bytes=1", None),
         ("bytes=--1", None),
-        ("bytes=１-２", None),
+        ("bytes=\uff11-\uff12", None),
         ("lines=0-1", None),
         ("0-1", None),
         ("bytes=0-9,0-9", None),

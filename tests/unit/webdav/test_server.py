@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from helenite.client.reader import Segment
+from helenite.core.errors import ContentLostError
+from helenite.core.process import Worker
 from tests.support.gateways import make_certificate, our_server, serving, stock_server, stock_tls
 from tests.support.raw_http import Client, NoAnswerError, statuses
 from webdav.exchange import DRAIN_BYTES_MAX
@@ -51,8 +53,6 @@ def says_close(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 
 def breaks_off(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
-    from helenite.core.errors import ContentLostError
-
     start_response("200 OK", [("Content-Type", "text/plain")])
     yield b"some"
     raise ContentLostError("no replica is left")
@@ -211,7 +211,8 @@ def test_stock_has_the_defect(function: Probe, app: App) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ours", "stock"])
-def test_a_slow_tls_handshake_stalls_nobody(kind: str, tmp_path: Path) -> None:
+def test_a_slow_tls_handshake_stalls_nobody(kind: str, tmp_path: Path, need: Callable[..., None]) -> None:
+    need("openssl")
     certificate = make_certificate(tmp_path)
     server = SERVERS[kind](hello)
     server.ssl_adapter = LazyTls(*certificate) if kind == "ours" else stock_tls(certificate)
@@ -235,8 +236,6 @@ def test_a_slow_tls_handshake_stalls_nobody(kind: str, tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def _in_thread(body: Callable[[], None]) -> Iterator[None]:
-    from helenite.core.process import Worker
-
     worker = Worker("trying", lambda _: body()).start()
     try:
         yield
@@ -255,7 +254,8 @@ def test_a_response_that_breaks_off_does_not_look_whole() -> None:
     assert not received.endswith(b"0\r\n\r\n")
 
 
-def test_files_travel_through_tls(tmp_path: Path) -> None:
+def test_files_travel_through_tls(tmp_path: Path, need: Callable[..., None]) -> None:
+    need("openssl")
     certificate = make_certificate(tmp_path)
     server = our_server(from_a_file)
     server.ssl_adapter = LazyTls(*certificate)
@@ -264,7 +264,8 @@ def test_files_travel_through_tls(tmp_path: Path) -> None:
         assert len(client.get("/").body) == BIG
 
 
-def test_plain_http_to_a_tls_port_ends_without_harm(tmp_path: Path) -> None:
+def test_plain_http_to_a_tls_port_ends_without_harm(tmp_path: Path, need: Callable[..., None]) -> None:
+    need("openssl")
     certificate = make_certificate(tmp_path)
     server = our_server(hello)
     server.ssl_adapter = LazyTls(*certificate)
@@ -336,6 +337,9 @@ def test_a_client_that_goes_away_leaves_the_server_well() -> None:
 
 
 def test_no_answer_is_an_error_of_the_test() -> None:
-    with serving(our_server(hello)) as server, Client(*server.bind_addr).connect() as connection:
-        with pytest.raises(NoAnswerError):
-            connection.read_reply(patience_s=0.1)
+    with (
+        serving(our_server(hello)) as server,
+        Client(*server.bind_addr).connect() as connection,
+        pytest.raises(NoAnswerError),
+    ):
+        connection.read_reply(patience_s=0.1)
