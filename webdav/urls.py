@@ -10,7 +10,7 @@ import re
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from helenite.core.errors import InvalidPathError, InvalidRequestError
-from helenite.core.paths import ROOT, Path, validate_name
+from helenite.core.paths import DEPTH_MAX, ROOT, Path, validate_name
 
 HREF_SAFE = "!*'(),$-_.~@:+;="
 """Left bare in links: what RFC 3986 allows in a segment, but `&` (XML). GNOME Files wants bare parentheses."""
@@ -34,6 +34,8 @@ def parse_url_path(text: str) -> tuple[Path, bool]:
     if _BAD_ESCAPE.search(text):
         raise InvalidPathError(f"'%' stands without two hexadecimal digits: {text[:80]!r}")
     names = tuple(_decode(segment) for segment in text.split("/") if segment)
+    if len(names) > DEPTH_MAX:
+        raise InvalidPathError(f"a path has at most {DEPTH_MAX} levels, this one {len(names)}")
     return names, text.endswith("/")
 
 

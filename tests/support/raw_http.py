@@ -68,6 +68,11 @@ class RawConnection:
     def read_line(self, patience_s: float = PATIENCE_S) -> bytes:
         return self._read_until(b"\r\n", patience_s)
 
+    def read_continue(self) -> None:
+        """The interim response that asks for the body."""
+        assert self.read_line() == b"HTTP/1.1 100 Continue\r\n"
+        assert self.read_line() == b"\r\n"
+
     def read_to_end(self, patience_s: float = PATIENCE_S) -> bytes:
         """Everything until the server hangs up; NoAnswerError when it does not."""
         deadline = time.monotonic() + patience_s
