@@ -262,7 +262,9 @@ class Model:
 
     def _require(self, path: Path, condition: Condition) -> None:
         covering = {token: lock for token, lock in self.locks.items() if lock.covers(path)}
-        submitted = [t for t, lock in covering.items() if t in condition.tokens and lock.principal == condition.principal]
+        submitted = [
+            t for t, lock in covering.items() if t in condition.tokens and lock.principal == condition.principal
+        ]
         if covering and not submitted:
             raise errors.LockedError(format_path(path))
 
@@ -285,4 +287,3 @@ def _forget_ids(node: Node) -> None:
     node.id = node.revision = None
     for child in node.children.values():
         _forget_ids(child)
-

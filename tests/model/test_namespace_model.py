@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from helenite.core.errors import HeleniteError
 from helenite.core.model import Condition, Entry, EntryId, Expect, Extent, Kind, Location, LockScope, Sequence, ServerId
@@ -36,6 +43,8 @@ NAMES = ["a", "b", "%d+[^", "ü \n"]
 TOKENS = ["t1", "t2", "t3"]
 PRINCIPALS = ["", "ann"]
 paths = st.lists(st.sampled_from(NAMES), max_size=3).map(tuple)
+spots = st.tuples(st.sampled_from("eeeeccccr"), st.integers(0, 40), st.sampled_from(NAMES), paths)
+"""An existing entry, a new name in an existing directory, or any path; see `at`."""
 masters = st.integers(0, 1)
 expects = st.sampled_from([Expect.ANY] * 6 + list(Expect))
 token_sets = st.sampled_from([(), (), ("t1",), ("t1", "t2"), ("t1", "t2", "t3")])
@@ -58,6 +67,24 @@ class NamespaceMachine(RuleBasedStateMachine):
         self.expected_change: tuple[str, Path, Path] | None = None
         self.seen: dict[int, tuple[Any, int]] = {}  # directory -> what was beneath it, at which sequence
         self.learn()
+
+        for mutation in (MakeDirectory(("a",)), MakeDirectory(("a", "b")), MakeDirectory(("a", "a"))):
+            self.apply(0, mutation)
+            self.books_are_right()
+        for path in (("b",), ("a", "b", "a"), ("a", "a", "b")):
+            handle = self.masters[0].next_handles(1)
+            extents, fresh = (Extent(handle, 0, 100),), (Location(handle, (ServerId(1), ServerId(2)), b""),)
+            self.apply(0, Commit(path, 100, extents, fresh))
+            self.books_are_right()
+
+    def at(self, spot: tuple[str, int, str, Path]) -> Path:
+        """The path that a drawn spot means in the present tree."""
+        kind, index, name, path = spot
+        if kind == "r":
+            return path
+        known = sorted(path for path, entry in self.entries.items() if kind == "e" or entry.is_directory)
+        chosen = known[index % len(known)]
+        return chosen if kind == "e" else (*chosen, name)
 
     def learn(self) -> None:
         """Read the whole tree: compare it with the model and take over the ids that only Redis can know."""
@@ -132,7 +159,7 @@ class NamespaceMachine(RuleBasedStateMachine):
 
     @rule(
         master=masters,
-        path=paths,
+        spot=spots,
         expect=expects,
         tokens=token_sets,
         principal=principals,
@@ -143,7 +170,7 @@ class NamespaceMachine(RuleBasedStateMachine):
     def commit(
         self,
         master: int,
-        path: Path,
+        spot: Any,
         expect: Expect,
         tokens: tuple[str, ...],
         principal: str,
@@ -151,6 +178,7 @@ class NamespaceMachine(RuleBasedStateMachine):
         is_repeated: bool,
         share: list[bool],
     ) -> None:
+        path = self.at(spot)
         first = self.masters[master].next_handles(max(1, fresh))
         handles = [first + i for i in range(fresh)]
         locations = tuple(Location(h, (ServerId(1), ServerId(2)), b"") for h in handles)
@@ -168,75 +196,140 @@ class NamespaceMachine(RuleBasedStateMachine):
             assert outcome.entry.revision == outcome.sequence
             assert outcome.is_created == (node is None)
 
-    @rule(master=masters, path=paths, expect=expects, tokens=token_sets, principal=principals)
-    def make_directory(self, master: int, path: Path, expect: Expect, tokens: Any, principal: str) -> None:
+    @rule(master=masters, spot=spots, expect=expects, tokens=token_sets, principal=principals)
+    def make_directory(self, master: int, spot: Any, expect: Expect, tokens: Any, principal: str) -> None:
+        path = self.at(spot)
         self.apply(master, MakeDirectory(path, 0, self.condition(expect, path, tokens, principal)))
 
-    @rule(master=masters, path=paths, expect=expects, tokens=token_sets, principal=principals)
-    def remove(self, master: int, path: Path, expect: Expect, tokens: Any, principal: str) -> None:
+    @rule(master=masters, spot=spots, expect=expects, tokens=token_sets, principal=principals)
+    def remove(self, master: int, spot: Any, expect: Expect, tokens: Any, principal: str) -> None:
+        path = self.at(spot)
         self.apply(master, Remove(path, self.condition(expect, path, tokens, principal)))
 
-    @rule(master=masters, source=paths, onto=paths, overwrite=st.booleans(), expects=st.tuples(expects, expects),
-          tokens=token_sets, principal=principals)
-    def move(self, master: int, source: Path, onto: Path, overwrite: bool, expects: Any, tokens: Any, principal: str) -> None:
-        at_source = self.condition(expects[0], source, tokens, principal)
-        at_target = self.condition(expects[1], onto, (), "")
-        self.apply(master, Move(source, onto, overwrite, at_source, at_target))
+    @rule(
+        master=masters,
+        source=spots,
+        onto=spots,
+        overwrite=st.booleans(),
+        expects=st.tuples(expects, expects),
+        tokens=token_sets,
+        principal=principals,
+    )
+    def move(
+        self, master: int, source: Any, onto: Any, overwrite: bool, expects: Any, tokens: Any, principal: str
+    ) -> None:
+        ends = self.at(source), self.at(onto)
+        at_source = self.condition(expects[0], ends[0], tokens, principal)
+        at_target = self.condition(expects[1], ends[1], (), "")
+        self.apply(master, Move(*ends, overwrite, at_source, at_target))
 
-    @rule(master=masters, source=paths, onto=paths, overwrite=st.booleans(), is_shallow=st.booleans(),
-          expects=st.tuples(expects, expects), tokens=token_sets, principal=principals)
+    @rule(
+        master=masters,
+        source=spots,
+        onto=spots,
+        overwrite=st.booleans(),
+        is_shallow=st.booleans(),
+        expects=st.tuples(expects, expects),
+        tokens=token_sets,
+        principal=principals,
+    )
     def copy(
-        self, master: int, source: Path, onto: Path, overwrite: bool, is_shallow: bool, expects: Any, tokens: Any,
+        self,
+        master: int,
+        source: Any,
+        onto: Any,
+        overwrite: bool,
+        is_shallow: bool,
+        expects: Any,
+        tokens: Any,
         principal: str,
     ) -> None:
-        at_source = self.condition(expects[0], source, tokens, principal)
-        at_target = self.condition(expects[1], onto, (), "")
-        self.apply(master, Copy(source, onto, overwrite, is_shallow, at_source, at_target))
+        ends = self.at(source), self.at(onto)
+        at_source = self.condition(expects[0], ends[0], tokens, principal)
+        at_target = self.condition(expects[1], ends[1], (), "")
+        self.apply(master, Copy(*ends, overwrite, is_shallow, at_source, at_target))
 
-    @rule(master=masters, path=paths, name=st.sampled_from(["{x}p", "{y}q"]), value=st.binary(max_size=8),
-          is_removal=st.booleans(), expect=expects, tokens=token_sets, principal=principals)
+    @rule(
+        master=masters,
+        spot=spots,
+        name=st.sampled_from(["{x}p", "{y}q"]),
+        value=st.binary(max_size=8),
+        is_removal=st.booleans(),
+        expect=expects,
+        tokens=token_sets,
+        principal=principals,
+    )
     def set_properties(
-        self, master: int, path: Path, name: str, value: bytes, is_removal: bool, expect: Expect, tokens: Any,
+        self,
+        master: int,
+        spot: Any,
+        name: str,
+        value: bytes,
+        is_removal: bool,
+        expect: Expect,
+        tokens: Any,
         principal: str,
     ) -> None:
+        path = self.at(spot)
         condition = self.condition(expect, path, tokens, principal)
         values, gone = ({}, (name,)) if is_removal else ({name: value}, ())
         self.apply(master, SetProperties(path, values, gone, condition=condition))
 
-    @rule(master=masters, path=paths, token=st.sampled_from(TOKENS), scope=st.sampled_from(list(LockScope)),
-          is_infinite=st.booleans(), tokens=token_sets, principal=principals)
+    @rule(
+        master=masters,
+        spot=spots,
+        token=st.sampled_from(TOKENS),
+        scope=st.sampled_from(list(LockScope)),
+        is_infinite=st.booleans(),
+        tokens=token_sets,
+        principal=principals,
+    )
     def acquire_lock(
-        self, master: int, path: Path, token: str, scope: LockScope, is_infinite: bool, tokens: Any, principal: str
+        self, master: int, spot: Any, token: str, scope: LockScope, is_infinite: bool, tokens: Any, principal: str
     ) -> None:
         if token in self.model.locks:
             return
+        path = self.at(spot)
         condition = self.condition(Expect.ANY, path, tokens, principal)
         outcome = self.apply(master, AcquireLock(path, token, scope, is_infinite, b"\xffowner", 3600, condition))
         if outcome is not None:
             assert outcome.lock is not None
-            assert (outcome.lock.token, outcome.lock.path, outcome.lock.owner) == (token, format_path(path), b"\xffowner")
+            assert (outcome.lock.token, outcome.lock.path, outcome.lock.owner) == (
+                token,
+                format_path(path),
+                b"\xffowner",
+            )
 
-    @rule(master=masters, path=paths, token=st.sampled_from(TOKENS), principal=principals, is_release=st.booleans())
-    def change_lock(self, master: int, path: Path, token: str, principal: str, is_release: bool) -> None:
+    @rule(
+        master=masters,
+        spot=spots,
+        token=st.sampled_from(TOKENS),
+        principal=principals,
+        is_release=st.booleans(),
+        is_root=st.booleans(),
+    )
+    def change_lock(self, master: int, spot: Any, token: str, principal: str, is_release: bool, is_root: bool) -> None:
         held = self.model.locks.get(token)
-        if held is not None and is_release:
+        if held is not None and is_root:
             path = held.path
+        else:
+            path = self.at(spot)
         verb: Mutation = ReleaseLock(path, token, principal) if is_release else RefreshLock(path, token, 60, principal)
         self.apply(master, verb)
 
-    @rule(master=masters, index=st.integers(0, 5), onto=st.none() | paths)
-    def restore(self, master: int, index: int, onto: Path | None) -> None:
+    @precondition(lambda self: hasattr(self, "model") and self.model.trash)
+    @rule(master=masters, index=st.integers(0, 3), onto=st.none() | spots)
+    def restore(self, master: int, index: int, onto: Any) -> None:
         listed = self.masters[master].list_trash()
         assert [item.id for item in listed] == [item.id for item in reversed(self.model.trash)]
         item_id = listed[index].id if index < len(listed) else 10_000_000
-        self.apply(master, RestoreTrashed(item_id, onto))
+        self.apply(master, RestoreTrashed(item_id, None if onto is None else self.at(onto)))
 
-    @rule(master=masters)
-    def empty_trash(self, master: int) -> None:
-        self.apply(master, EmptyTrash())
-
-    @rule(master=masters, grace_s=st.sampled_from([0, 3600]), has_expired=st.booleans())
-    def collect(self, master: int, grace_s: int, has_expired: bool) -> None:
+    @rule(master=masters, grace_s=st.sampled_from([0, 3600]), what=st.sampled_from(["collect", "expire", "empty"]))
+    def collect(self, master: int, grace_s: int, what: str) -> None:
+        has_expired = what == "expire"
+        if what == "empty":
+            self.apply(master, EmptyTrash())
         if has_expired:
             self.model.trash.clear()
         self.masters[master].collect_garbage(self.epoch, trash_s=0 if has_expired else 3600, grace_s=grace_s)
@@ -258,7 +351,7 @@ class NamespaceMachine(RuleBasedStateMachine):
             assert change.sequence == last == self.sequence + 1
             verb, path, source = expected
             named = (change.verb, change.path, change.source)
-            assert named == (verb, format_path(path), format_path(source) if source else "")
+            assert named == (verb, format_path(path), format_path(source) if verb in {"move", "copy"} else "")
             assert set(change.parents) >= {self.entries[path[:i]].id for i in range(len(path))}
         self.sequence = last
         self.expected_change = None
