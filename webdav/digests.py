@@ -7,7 +7,6 @@ damaged on its way never becomes visible. Pure.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import zlib
@@ -100,5 +99,5 @@ def _parse_oc_checksum(header: str) -> list[tuple[str, bytes]]:
 def _from_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text.strip(), validate=True)
-    except binascii.Error:
+    except ValueError:  # of which binascii.Error is one
         raise InvalidRequestError("a digest is not base64") from None

@@ -47,7 +47,14 @@ def test_wrong_content(sent: tuple[str | None, str | None, str | None]) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", [("?", None, None), (None, "sha-256=abc", None), (None, None, "SHA1"), (None, None, "SHA1:xx")]
+    "sent",
+    [
+        ("?", None, None),
+        ("\xff", None, None),
+        (None, "sha-256=abc", None),
+        (None, None, "SHA1"),
+        (None, None, "SHA1:xx"),
+    ],
 )
 def test_malformed(sent: tuple[str | None, str | None, str | None]) -> None:
     with pytest.raises(InvalidRequestError):

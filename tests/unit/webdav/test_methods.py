@@ -12,13 +12,22 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from helenite.core import errors
-from tests.support.gateways import our_gateway
+from tests.support.gateways import our_gateway, our_server, serving
 from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.raw_http import Client, Reply, statuses
+from webdav.app import Application
 from webdav.bodies import XML_BYTES_MAX
+from webdav.server import Server
 
 D = "{DAV:}"
 NAMED = '<propfind xmlns="DAV:"><prop>{}</prop></propfind>'
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """One server for all tests; each gives it an application of its own."""
+    with serving(our_server(None)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -27,15 +36,15 @@ def fs() -> MemoryFileSystem:
 
 
 @pytest.fixture
-def client(fs: MemoryFileSystem) -> Iterator[Client]:
-    with our_gateway(fs) as made:
-        yield made
+def client(server: Server, fs: MemoryFileSystem) -> Client:
+    server.wsgi_app = Application(fs)  # type: ignore[arg-type]
+    return Client(*server.bind_addr)
 
 
 @pytest.fixture
-def sendfile_client() -> Iterator[Client]:
-    with our_gateway(MemoryFileSystem(with_descriptors=True)) as made:
-        yield made
+def sendfile_client(server: Server) -> Client:
+    server.wsgi_app = Application(MemoryFileSystem(with_descriptors=True))  # type: ignore[arg-type]
+    return Client(*server.bind_addr)
 
 
 def multistatus(reply: Reply) -> dict[str, dict[str, dict[int, ET.Element]]]:
