@@ -93,9 +93,26 @@ class Model:
         """
         self._revisions = revisions
         match mutation:
+            case Commit() | MakeDirectory() | Remove() | SetProperties():
+                return self._apply_to_entry(mutation)
+            case Move() | Copy():
+                return self._transfer(mutation)
+            case AcquireLock():
+                return self._acquire(mutation)
+            case RefreshLock() | ReleaseLock():
+                return self._change_lock(mutation)
+            case RestoreTrashed():
+                return self._restore(mutation)
+            case EmptyTrash():
+                self.trash.clear()
+                return None
+
+    def _apply_to_entry(self, mutation: Commit | MakeDirectory | Remove | SetProperties) -> tuple[str, Path, Path]:
+        path, condition = mutation.path, mutation.condition
+        match mutation:
             case Commit():
                 return self._commit(mutation)
-            case MakeDirectory(path=path, condition=condition):
+            case MakeDirectory():
                 self._parent(path)
                 self._check(path, condition)
                 if self.find(path):
@@ -103,11 +120,9 @@ class Model:
                 self._require(path[:-1], condition)
                 self._put(path, Node(Kind.DIRECTORY))
                 return "make_directory", path, ()
-            case Remove(path=path, condition=condition):
+            case Remove():
                 return self._remove(path, condition)
-            case Move() | Copy():
-                return self._transfer(mutation)
-            case SetProperties(path=path, condition=condition):
+            case SetProperties():
                 self._check(path, condition)
                 node = self._existing(path)
                 self._require(path, condition)
@@ -115,24 +130,16 @@ class Model:
                 for name in mutation.remove:
                     node.properties.pop(name, None)
                 return "set_properties", path, ()
-            case AcquireLock():
-                return self._acquire(mutation)
-            case RefreshLock() | ReleaseLock():
-                self._existing(mutation.path)
-                lock = self.locks.get(mutation.token)
-                if lock is None or not lock.covers(mutation.path):
-                    raise errors.LockNotFoundError
-                if lock.principal != mutation.principal:
-                    raise errors.PermissionDeniedError
-                if isinstance(mutation, ReleaseLock):
-                    del self.locks[mutation.token]
-                return None
-            case RestoreTrashed():
-                return self._restore(mutation)
-            case EmptyTrash(ids=ids):
-                assert not ids
-                self.trash.clear()
-                return None
+
+    def _change_lock(self, mutation: RefreshLock | ReleaseLock) -> None:
+        self._existing(mutation.path)
+        lock = self.locks.get(mutation.token)
+        if lock is None or not lock.covers(mutation.path):
+            raise errors.LockNotFoundError
+        if lock.principal != mutation.principal:
+            raise errors.PermissionDeniedError
+        if isinstance(mutation, ReleaseLock):
+            del self.locks[mutation.token]
 
     def _commit(self, mutation: Commit) -> tuple[str, Path, Path]:
         path, condition = mutation.path, mutation.condition

@@ -6,7 +6,8 @@ import secrets
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -310,10 +311,7 @@ class NamespaceMachine(RuleBasedStateMachine):
     )
     def change_lock(self, master: int, spot: Any, token: str, principal: str, is_release: bool, is_root: bool) -> None:
         held = self.model.locks.get(token)
-        if held is not None and is_root:
-            path = held.path
-        else:
-            path = self.at(spot)
+        path = held.path if held is not None and is_root else self.at(spot)
         verb: Mutation = ReleaseLock(path, token, principal) if is_release else RefreshLock(path, token, 60, principal)
         self.apply(master, verb)
 
