@@ -50,7 +50,7 @@ def run(settings: GatewaySettings, place: Place) -> int:
     """Serve until SIGTERM; 2 when the configuration makes that impossible."""
     start_logging(settings.log_level)
     stopping = stop_event_on_signals()
-    die_with_parent()
+    die_with_parent(place.parent_pid)
     try:
         with FileSystem(settings) as file_system:
             serve(settings, place, file_system, stopping)
@@ -72,16 +72,18 @@ def serve(settings: GatewaySettings, place: Place, file_system: FileSystem, stop
     if settings.tls_cert:
         server.ssl_adapter = LazyTls(settings.tls_cert, settings.tls_key)
     server.prepare()
-    accepting = Worker("accept", lambda _: server.serve(), on_crash=stopping.set).start()
-    announcing = Worker("announce", lambda ending: _announce(file_system, place, ending))
+    workers = [Worker("accept", lambda _: server.serve(), on_crash=stopping.set)]
     if place.number == 0:
-        announcing.start()
-    tell_ready(settings.ready_fd)
-    stopping.wait()
-    server.stop()
-    accepting.stop()
-    if place.number == 0:
-        announcing.stop()
+        workers.append(Worker("announce", lambda ending: _announce(file_system, place, ending)))
+    for worker in workers:
+        worker.start()
+    try:
+        tell_ready(settings.ready_fd)
+        stopping.wait()
+    finally:  # cheroot's threads would keep the process alive
+        server.stop()
+        for worker in workers:
+            worker.stop()
 
 
 def _demand_users(file_system: FileSystem, place: Place, stopping: threading.Event) -> None:

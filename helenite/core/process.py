@@ -85,9 +85,12 @@ def stop_event_on_signals() -> threading.Event:
     return stopping
 
 
-def die_with_parent() -> None:
-    """End this process when the supervisor that started it is gone (HELENITE_SUPERVISED), however it died."""
-    parent = os.getppid()
+def die_with_parent(parent_pid: int | None = None) -> None:
+    """End this process when the supervisor that started it is gone (HELENITE_SUPERVISED), however it died.
+
+    A supervisor that passes its own id is noticed even when it died before this call.
+    """
+    parent = os.getppid() if parent_pid is None else parent_pid
 
     def watch(stopping: threading.Event) -> None:
         while not stopping.wait(1.0):
