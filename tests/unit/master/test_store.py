@@ -1,0 +1,134 @@
+"""Redis in trouble: restarted, full, gone, killed in the middle of writes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import secrets
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from helenite.cli.embedded_redis import EmbeddedRedis
+from helenite.core import errors
+from helenite.core.errors import HeleniteError
+from helenite.master.mutations import EmptyTrash, Mutation
+from helenite.master.namespace import Namespace
+from helenite.master.store import Store
+from tests.support.entries import at, copy, fresh_commit, mkdir, put, remove
+from tests.support.redis import open_namespace, running_redis
+from tests.support.redis_audit import audit
+
+
+def test_forgotten_scripts_are_loaded_again(namespace: Namespace) -> None:
+    namespace._store._client.script_flush()
+    mkdir(namespace, "/a")
+    namespace._store._client.script_flush()
+    batch: list[tuple[bytes, Mutation]] = [
+        (secrets.token_bytes(16), fresh_commit(namespace, f"/a/{i}")) for i in range(10)
+    ]
+    namespace._store._client.script_flush()
+    assert not [result for result in namespace.mutate(batch) if isinstance(result, HeleniteError)]
+
+
+def test_a_restart_costs_no_error(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    try:
+        with open_namespace(server.url, "main") as namespace:
+            put(namespace, "/f")
+            server.stop()
+            with pytest.raises(errors.UnavailableError):
+                put(namespace, "/g")
+            server.start()
+            put(namespace, "/g")
+            assert namespace.usage().file_count == 2
+    finally:
+        server.stop()
+
+
+def test_no_redis_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(errors.UnavailableError, match="does not answer"):
+        Store(f"unix://{tmp_path}/none.sock", "main")
+    for url in ("http://h/", "none"):
+        with pytest.raises(errors.ConfigurationError):
+            Store(url, "main")
+    with pytest.raises(errors.ConfigurationError):
+        Store("unix:///x", "a space")
+
+
+def test_a_full_redis_refuses_writes_but_reads_and_deletes() -> None:
+    with running_redis() as server, open_namespace(server.url) as namespace:
+        mkdir(namespace, "/d")
+        put(namespace, "/d/f")
+        put(namespace, "/g")
+        _, epoch = namespace.acquire_leadership("m", 60_000)
+        commit = fresh_commit(namespace, "/h")
+        before = namespace.last_sequence()
+        namespace._store._client.config_set("maxmemory", "1")
+        with pytest.raises(errors.InsufficientStorageError, match="full"):
+            namespace.apply(commit)
+        with pytest.raises(errors.InsufficientStorageError):
+            mkdir(namespace, "/x")
+        with pytest.raises(errors.InsufficientStorageError):
+            copy(namespace, "/d", "/x")
+        assert namespace.last_sequence() == before
+        assert namespace.lookup(at("/d/f")).entry.size_bytes == 100
+        assert namespace.acquire_leadership("m", 60_000) == (True, epoch)
+        remove(namespace, "/d")
+        remove(namespace, "/g")
+        namespace.apply(EmptyTrash())
+        while namespace.collect_garbage(epoch, trash_s=0, grace_s=0):
+            audit(namespace._store)
+        assert namespace._store.command("HLEN", "d:2") == 0
+        namespace._store._client.config_set("maxmemory", "0")
+        namespace.apply(commit)
+        audit(namespace._store)
+
+
+def test_nothing_acknowledged_is_lost_when_redis_is_killed(tmp_path: Path) -> None:
+    """Writers and a collector at work, Redis killed three times: the books are right, acknowledged files are there."""
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    try:
+        with open_namespace(server.url, "main") as namespace:
+            acknowledged: set[str] = set()
+            for kill in range(3):
+                _run_until_killed(server, namespace, acknowledged, f"{kill}")
+                server.stop()
+                server.start()
+                audit(namespace._store)
+                assert acknowledged <= {stored.name for stored in namespace.list_directory(()).entries}
+    finally:
+        server.stop()
+
+
+def _run_until_killed(server: EmbeddedRedis, namespace: Namespace, acknowledged: set[str], name: str) -> None:
+    _, epoch = namespace.acquire_leadership("m", 600_000)
+    enough = threading.Event()
+
+    def write(writer: int) -> None:
+        with contextlib.suppress(errors.UnavailableError):
+            for i in itertools.count():
+                put(namespace, f"/{name}-{writer}-{i}", 2)
+                acknowledged.add(f"{name}-{writer}-{i}")
+                put(namespace, f"/{name}-{writer}-{i}", 1)
+                if i == 40:
+                    enough.set()
+
+    def collect() -> None:
+        with contextlib.suppress(errors.UnavailableError):
+            while True:
+                namespace.collect_garbage(epoch, trash_s=0, grace_s=0)
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(collect), *(pool.submit(write, writer) for writer in range(3))]
+        assert enough.wait(60)
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        for future in running:
+            future.result(60)
