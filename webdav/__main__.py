@@ -1,8 +1,7 @@
 """The gateway: `python -m webdav`, configured by HELENITE_* variables (config.GatewaySettings).
 
 This parent holds the port, starts the workers that share it (SO_REUSEPORT), restarts what dies and stops all in order.
-It imports nothing heavy, so it costs a few megabytes. Single-threaded: it sleeps until a signal, a child or a clock
-wants it.
+It imports nothing heavy, so it costs a few megabytes. One loop sleeps until a signal, a child or a clock wants it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 
 from helenite.config import GatewaySettings
 from helenite.core.errors import ConfigurationError
-from helenite.core.process import start_logging, tell_ready
+from helenite.core.process import die_with_parent, start_logging, tell_ready
 
 log = logging.getLogger("webdav")
 
@@ -201,6 +200,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.worker:
             return _run_worker(settings, options.worker)
         start_logging(settings.log_level)
+        if settings.supervised:
+            die_with_parent()
         return Parent(settings).run()
     except ConfigurationError as error:
         print(f"webdav: {error}", file=sys.stderr)

@@ -188,3 +188,20 @@ def test_a_certificate_that_cannot_be_read_is_one_sentence(master: tuple[str, Cl
 def test_the_parent_stays_small() -> None:
     code = "import sys, webdav.__main__; assert not {'grpc', 'wsgidav', 'cheroot', 'lxml'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
+
+
+def test_a_supervised_gateway_ends_with_its_supervisor(master: tuple[str, Cluster]) -> None:
+    supervisor = (
+        "import os, subprocess, sys\n"
+        "ours, theirs = os.pipe()\n"
+        "os.environ |= {'HELENITE_SUPERVISED': '1', 'HELENITE_READY_FD': str(theirs)}\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'webdav'], pass_fds=(theirs,), start_new_session=True)\n"
+        "os.read(ours, 16)\n"
+        "print(child.pid, flush=True)\n"
+        "os._exit(1)\n"
+    )
+    environment = os.environ | {"HELENITE_WEBDAV_LISTEN": "127.0.0.1:0", "HELENITE_MASTERS": master[0]}
+    with subprocess.Popen([sys.executable, "-c", supervisor], env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        gateway_pid = int(process.stdout.readline())
+    wait_until(lambda: not psutil.pid_exists(gateway_pid), "the gateway's end")
