@@ -82,11 +82,11 @@ class Index:
             transaction.put(key, _VALUE.pack(new.segment, new.offset, new.length))
             return True
 
-    def items(self) -> Iterator[tuple[ChunkHandle, Place]]:
-        """Everything, in rising order of handle."""
+    def places(self) -> Iterator[Place]:
+        """All places, in rising order of handle."""
         with self._env.begin() as transaction, transaction.cursor() as cursor:
-            for key, packed in cursor:
-                yield ChunkHandle(_KEY.unpack(key)[0]), Place(*_VALUE.unpack(packed))
+            for packed in cursor.iternext(keys=False, values=True):
+                yield Place(*_VALUE.unpack(packed))
 
     def after(self, handle: ChunkHandle, limit: int) -> list[ChunkHandle]:
         """The next handles above `handle`."""

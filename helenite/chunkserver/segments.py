@@ -1,7 +1,7 @@
 """Small chunks, appended to segment files: creating a file is what a small write pays most for (D1).
 
-Used by `store`. Appends are written in file order under one lock; those that wait share one fdatasync (group commit), so
-an acknowledged record has everything before it on disk too, and a scan that stops at the first torn record loses
+Used by `store`. Appends are written in file order under one lock; those that wait share one fdatasync (group commit),
+so an acknowledged record has everything before it on disk too, and a scan that stops at the first torn record loses
 nothing. Every start begins a new segment: a tail of unknown state is never appended to. Deleting appends a tombstone;
 `compact` rewrites segments that are mostly dead. Thread-safe.
 """
@@ -116,7 +116,7 @@ class Segments:
             self._sizes[number] = os.fstat(self._descriptors[number]).st_size
         if not index.was_clean:
             self._rebuild(numbers)
-        for _, place in index.items():
+        for place in index.places():
             self._count(place, 1)
         self._appender = self._open_next(numbers[-1] + 1 if numbers else 1)
 
@@ -142,7 +142,7 @@ class Segments:
             self._count(place, 1)
 
     def delete(self, handle: ChunkHandle) -> bool:
-        """Forget a chunk; whether it was here. The tombstone need not be durable: a chunk that comes back is an orphan."""
+        """Forget a chunk; whether it was here. The tombstone is not synced: a chunk that comes back is an orphan."""
         place = self._index.delete(handle)
         if place is None:
             return False

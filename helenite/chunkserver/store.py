@@ -234,7 +234,7 @@ class ChunkStore:
 
     @contextmanager
     def open(self, handle: ChunkHandle) -> Iterator[Replica]:
-        """An open replica, closed afterwards. ChunkNotFoundError when it is not here, ChunkCorruptError when damaged."""
+        """An open replica, closed afterwards; ChunkNotFoundError or ChunkCorruptError."""
         descriptor, start, length = self._open_record(handle)
         try:
             header = parse_header(os.pread(descriptor, HEADER_BYTES, start))

@@ -52,6 +52,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_pipe = -1
         self._is_ready = False
+        self._was_ready = False
         self._started_at = 0.0
         self._restart_at = 0.0
         self._backoff_s = BACKOFF_MIN_S
@@ -91,17 +92,19 @@ class Child:
             readable, _, _ = select.select([self._ready_pipe], [], [], 0)
             if readable:
                 self._is_ready = bool(os.read(self._ready_pipe, 16))
+                self._was_ready = self._was_ready or self._is_ready
                 self._close_pipe()
         return self._is_ready
 
     def keep_alive(self) -> None:
         """Start it again when it has died and its pause is over.
 
-        ConfigurationError, with its last words, when it says that its settings are wrong.
+        ConfigurationError, with its last words, when it says that its settings are wrong. Once it has served with them
+        they cannot be: then its status means something that passes, such as a port that is not free yet.
         """
         if self._process is None or (status := self._process.poll()) is None:
             return
-        if status == CONFIGURATION_EXIT:
+        if status == CONFIGURATION_EXIT and not self._was_ready:
             raise ConfigurationError(f"{self.program.name} did not start: {self.last_words()}")
         now = time.monotonic()
         if self._restart_at == 0.0:

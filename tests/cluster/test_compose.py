@@ -114,8 +114,8 @@ def composition(tmp_path: Path, need: Any) -> Iterator[Composition]:
             pytest.fail("CI must be able to make network namespaces")
         pytest.skip("needs root and iproute2, to make network namespaces")
     need("redis-server", "redis-cli")
-    names = [name for service in SERVICES for name in Composition(Hosts([]), tmp_path).instances(service)]
-    with Hosts([*names, "client"]) as hosts:
+    names = [name for service in SERVICES for name in Composition(Hosts([], tmp_path), tmp_path).instances(service)]
+    with Hosts([*names, "client"], tmp_path) as hosts:
         made = Composition(hosts, tmp_path)
         try:
             yield made

@@ -76,7 +76,8 @@ def test_a_killed_child_is_restarted(cluster: Cluster, name: str) -> None:
     while [server["state"] for server in cluster.status()["chunkservers"]] != ["alive"] * 3:
         assert time.monotonic() < alive
     assert psutil.pid_exists(cluster.child(name).pid)
-    cluster.check_fsck()
+    # What was written while a chunkserver was down has fewer replicas until it is repaired; nothing may be lost.
+    cluster.check_fsck(0, 1 if name == "helenite.chunkserver" else 0)
 
 
 def test_stopping_leaves_no_process(cluster: Cluster) -> None:
@@ -136,9 +137,7 @@ def test_every_command_of_the_readme_exists() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     table = re.findall(r"^\| `helenite ([a-z ]+)", readme, re.MULTILINE)
     named = {word for line in table for word in line.split()}
-    shown = subprocess.run(
-        [*("python", "-m", "helenite.cli", "--help")], capture_output=True, text=True, check=True
-    ).stdout
+    shown = run_helenite("--help").stdout
     top = {
         word
         for word in named

@@ -15,6 +15,13 @@ from types import TracebackType
 from typing import Any, Self
 
 NETWORK = "10.77.0"
+_ENTER = """
+hostname "$0"; own=$1; all=$2; shift 2
+if [ -d "$own" ]; then
+    mount --bind "$own" /mnt && mount -t tmpfs none "$all" && mkdir "$own" && mount --move /mnt "$own" && cd "$own"
+fi
+exec "$@"
+"""
 
 
 def can_make_hosts() -> bool:
@@ -33,9 +40,10 @@ def _ip(*words: str) -> None:
 
 
 class Hosts:
-    """Named hosts with addresses; everyone resolves everyone's names."""
+    """Named hosts with addresses; everyone resolves everyone's names and sees only its own part of `directory`."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], directory: Path) -> None:
+        self._directory = directory
         self._tag = f"h{os.getpid() % 100_000}"
         self.addresses = {name: f"{NETWORK}.{number}" for number, name in enumerate(names, 1)}
 
@@ -69,19 +77,22 @@ class Hosts:
             subprocess.run(["ip", "netns", "del", host], capture_output=True, check=False)
             shutil.rmtree(Path("/etc/netns") / host, ignore_errors=True)
 
+    def _inside(self, name: str, command: Sequence[str]) -> list[str]:
+        """The command on a host: its network, its name, and of `directory` only what is its own."""
+        return ["ip", "netns", "exec", self.namespace(name), "unshare", "--uts", "sh", "-c", _ENTER, name,
+                str(self._directory / name), str(self._directory), *command]  # fmt: skip
+
     def start(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], **options: Any
     ) -> subprocess.Popen[str]:
         """Start a process on a host."""
-        return subprocess.Popen(
-            ["ip", "netns", "exec", self.namespace(name), *command], env=dict(environment), text=True, **options
-        )
+        return subprocess.Popen(self._inside(name, command), env=dict(environment), text=True, **options)
 
     def run(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], **options: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on a host to its end."""
         return subprocess.run(
-            ["ip", "netns", "exec", self.namespace(name), *command],
+            self._inside(name, command),
             env=dict(environment), text=True, capture_output=True, check=False, timeout=60, **options,
         )  # fmt: skip
