@@ -93,6 +93,7 @@ def test_a_killed_supervisor_takes_its_children_along_and_the_next_start_works(c
     httpx.put(cluster.url + "kept", content=b"kept").raise_for_status()
     supervisor, *children = cluster.processes()
     supervisor.kill()
+    cluster.forget()
     redis = [child for child in children if "redis" in child.name()]
     _, alive = psutil.wait_procs([child for child in children if child not in redis], timeout=20)
     assert not alive

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -78,6 +80,10 @@ class Cluster:
         for victim in victims:
             victim.kill()
         psutil.wait_procs(victims, timeout=10)
+        self.forget()
+
+    def forget(self) -> None:
+        """The supervisor has been killed: reap it."""
         assert self._process is not None
         self._process.communicate(timeout=10)
         self._process = None
@@ -89,8 +95,15 @@ class Cluster:
         return [supervisor, *supervisor.children(recursive=True)]
 
     def child(self, name: str) -> psutil.Process:
-        """A process by what stands in its command line, such as helenite.master."""
-        return next(process for process in self.processes() if name in " ".join(process.cmdline()))
+        """A process by what stands in its command line, such as helenite.master; waits for one that is restarted."""
+        deadline = time.monotonic() + START_S
+        while True:
+            for process in self.processes():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if name in " ".join(process.cmdline()):
+                        return process
+            assert time.monotonic() < deadline, f"no {name} is running"
+            threading.Event().wait(0.1)
 
     @property
     def masters(self) -> tuple[str, ...]:
