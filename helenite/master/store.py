@@ -13,7 +13,7 @@ The key space. Every key begins with `{space}:`. Records: core/record.py. "msgpa
     x:<id>               hash: dead properties, `{namespace}name` -> XML element
     seq, next_id, next_handle, last_server    counters: feed, entries, chunks, chunkservers
     r                    hash: chunk handle -> count of extents that name it; absent = 1
-    c:<handle / 512>     hash: handle % 512 -> replicas, packed u16 ids of chunkservers
+    c:<handle / 128>     hash: handle % 128 -> replicas, packed u16 ids of chunkservers
     feed                 stream: <sequence>-0 -> c = msgpack [verb, path, source path, id, kind, directory ids]
     op:<operation id>    string: msgpack outcome of a mutation, for two minutes
     locks                hash: token -> msgpack lock with its entry's id and the ids above it

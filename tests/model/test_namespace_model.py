@@ -59,8 +59,9 @@ class NamespaceMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        space = f"model-{secrets.token_hex(6)}"
-        self.masters = [Namespace(Store(self.url, space), trash_s=3600) for _ in range(2)]
+        store = Store(self.url, "model")
+        store._client.flushdb()
+        self.masters = [Namespace(opened, trash_s=3600) for opened in (store, Store(self.url, "model"))]
         self.store = self.masters[0]._store
         self.model = Model()
         self.epoch = self.masters[0].acquire_leadership("leader", 3_600_000)[1]

@@ -82,7 +82,7 @@ def chunk_table(store: Store) -> Iterator[int]:
     for key in keys(store):
         if key.startswith("c:"):
             for field in store.command("HKEYS", key):
-                yield int(key[2:]) * 512 + int(field)
+                yield int(key[2:]) * 128 + int(field)
 
 
 def _audit_totals(store: Store, directory: int) -> tuple[int, int, int, int]:

@@ -3,7 +3,7 @@
 
 return run(function()
   check_epoch()
-  local key, field = bucket_of(request.handle)
+  local key, field = bucket_key(bucket_of(request.handle)), request.handle % BUCKET_CHUNKS
   local replicas = call('HGET', key, field)
   if not replicas then return {'', 0} end
   local others = ''

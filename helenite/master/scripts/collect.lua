@@ -8,22 +8,23 @@ local STAGING_S = 600 -- a copy that has made no progress for this long has lost
 
 -- Release the content of queued records; a large file goes piece by piece, from its end.
 local function release_content(now)
-  local done = 0
-  while done < STEP do
+  local done, extents_left, counts = 0, STEP_EXTENTS, {}
+  while done < STEP and extents_left > 0 do
     local record = call('LINDEX', P .. 'gc', 0)
     if not record then break end
     local extents = read_extents(record)
-    local first = 1
-    if #extents > STEP_EXTENTS * EXTENT_BYTES then first = #extents - STEP_EXTENTS * EXTENT_BYTES + 1 end
-    for at = first, #extents, EXTENT_BYTES do drop_reference(u64(extents, at), now) end
-    done = done + 1 + math.floor((#extents - first) / EXTENT_BYTES / 16)
+    local first = math.max(1, #extents - extents_left * EXTENT_BYTES + 1)
+    count_extents(counts, sub(extents, first), -1)
+    extents_left = extents_left - (#extents - first + 1) / EXTENT_BYTES
     if first > 1 then
       call('SET', overflow_key(id_of(record), revision_of(record)), sub(extents, 1, first - 1))
     else
       if has_flag(record, OVERFLOW) then call('DEL', overflow_key(id_of(record), revision_of(record))) end
       call('LPOP', P .. 'gc')
     end
+    done = done + 1
   end
+  change_references(counts, now)
   return done
 end
 
@@ -65,7 +66,7 @@ end
 local function free_chunks(now)
   local handles = call('ZRANGEBYSCORE', P .. 'freed', 0, now - request.grace_s * 1000, 'LIMIT', 0, STEP)
   for _, handle in ipairs(handles) do
-    local key, field = bucket_of(tonumber(handle))
+    local key, field = bucket_key(bucket_of(tonumber(handle))), tonumber(handle) % BUCKET_CHUNKS
     local replicas = call('HGET', key, field) or ''
     for at = 1, #replicas, 2 do
       call('SADD', P .. 'del:' .. struct.unpack('>I2', replicas, at), handle)

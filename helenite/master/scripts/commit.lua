@@ -2,21 +2,15 @@
 -- Give a file its content: create it or swap its record. Chunks are fresh (written for this commit) or shared with
 -- the very revision that an EXACT condition demands, so that no record can name a chunk that is being freed.
 
-local function packed_handles(extents)
-  local counts = {}
-  for at = 1, #extents, EXTENT_BYTES do
-    local handle = u64(extents, at)
-    counts[handle] = (counts[handle] or 0) + 1
-  end
-  return counts
-end
-
+-- The fresh chunks: handle -> packed replicas.
 local function check_fresh()
-  local fresh, highest = {}, 0
-  for _, chunk in ipairs(request.fresh) do
-    if read_replicas(chunk[1]) then fail('invalid_request', 'chunk ' .. chunk[1] .. ' has been committed before') end
-    fresh[chunk[1]] = chunk[2]
+  local fresh, handles, highest = {}, {}, 0
+  for i, chunk in ipairs(request.fresh) do
+    fresh[chunk[1]], handles[i] = chunk[2], chunk[1]
     highest = math.max(highest, chunk[1])
+  end
+  for i, held in ipairs(read_replicas(handles)) do
+    if held ~= '' then fail('invalid_request', 'chunk ' .. handles[i] .. ' has been committed before') end
   end
   if highest > 0 and highest > tonumber(call('GET', P .. 'next_handle') or 0) then
     fail('invalid_request', 'chunk ' .. highest .. ' was never allocated')
@@ -29,7 +23,8 @@ local function check_shared(counts, fresh, old)
   for handle in pairs(counts) do
     if not fresh[handle] then
       if not held then
-        held = old and request.condition.expect == 'exact' and packed_handles(read_extents(old)) or {}
+        held = {}
+        if old and request.condition.expect == 'exact' then count_extents(held, read_extents(old), 1) end
       end
       if not held[handle] then
         fail('invalid_request', 'chunk ' .. handle .. ' is neither fresh nor of the revision that the commit demands')
@@ -38,16 +33,22 @@ local function check_shared(counts, fresh, old)
   end
 end
 
-local function write_chunks(counts, fresh)
-  for handle, count in pairs(counts) do
-    if not fresh[handle] then
-      add_references(handle, count)
-    else
-      local key, field = bucket_of(handle)
-      call('HSET', key, field, fresh[handle])
-      if count > 1 then call('HSET', P .. 'r', handle, count) end
+-- Enter fresh chunks into the table and count the further extents of shared ones.
+local function write_chunks(counts, fresh, now)
+  local buckets = {}
+  for handle, replicas in pairs(fresh) do
+    if counts[handle] then
+      local bucket = bucket_of(handle)
+      buckets[bucket] = buckets[bucket] or {}
+      table.insert(buckets[bucket], handle % BUCKET_CHUNKS)
+      table.insert(buckets[bucket], replicas)
+      counts[handle] = counts[handle] > 1 and counts[handle] - 1 or nil -- one extent needs no count
     end
   end
+  for bucket, chunks in pairs(buckets) do
+    in_groups(chunks, function(...) call('HSET', bucket_key(bucket), ...) end)
+  end
+  change_references(counts, now)
 end
 
 return run_once(function()
@@ -58,12 +59,13 @@ return run_once(function()
   check_condition(place, request.condition)
   if old and is_directory(old) then fail('wrong_kind', place.path .. ' is a directory') end
   if old then require_token(id_of(old), place.ids, now) else require_parent_token(place, now) end
-  local counts, fresh = packed_handles(request.extents), check_fresh()
+  local counts, fresh = {}, check_fresh()
+  count_extents(counts, request.extents, 1)
   check_shared(counts, fresh, old)
 
   local sequence = next_sequence()
   local id = old and id_of(old) or call('INCR', P .. 'next_id')
-  write_chunks(counts, fresh)
+  write_chunks(counts, fresh, now)
   local modified = request.modified_at_ms > 0 and request.modified_at_ms or now
   local record = new_file(id, sequence, request.size_bytes, modified, old and created_of(old) or now, request.extents)
   if old and has_flag(old, PROPERTIES) then record = with_flag(record, PROPERTIES, true) end

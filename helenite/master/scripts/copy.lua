@@ -39,7 +39,9 @@ return run_once(function()
 
   local sequence = next_sequence()
   local id = is_tree and request.staged or call('INCR', P .. 'next_id')
-  local record = copy_record(source.record, id, sequence, now)
+  local counts = {}
+  local record = copy_record(source.record, id, sequence, now, counts)
+  change_references(counts, now)
   if is_tree then
     call('HDEL', P .. 'staging', id)
   elseif is_directory(record) then

@@ -3,26 +3,39 @@
 -- top to the target, cursor}. Each page is copied at one moment; the whole copy is not a snapshot. Answers the jobs
 -- that are left.
 
-local function copy_members(job, page, now, sequence)
-  local target, chain = P .. 'd:' .. job[2][#job[2]], job[2]
-  local files, directories, bytes, jobs = 0, 0, 0, {}
-  local id = call('INCRBY', P .. 'next_id', #page / 2) - #page / 2
+-- Names of a page that the target does not have yet: a scan of a shrinking hash may bring one twice.
+local function new_members(job, page, target)
+  local names, records, seen = {}, {}, {}
   for i = 1, #page, 2 do
-    local name, record = page[i], page[i + 1]
-    -- A scan of a shrinking hash may bring a name twice.
-    if call('HEXISTS', target, name) == 0 then
-      id = id + 1
-      local copy = copy_record(record, id, sequence, now)
-      call('HSET', target, name, copy)
-      if is_directory(record) then
-        start_totals(id, sequence)
-        directories = directories + 1
-        jobs[#jobs + 1] = {id_of(record), joined(chain, {id}), '0'}
-      else
-        files, bytes = files + 1, bytes + size_of(record)
-      end
+    local name = page[i]
+    if not seen[name] and (job[3] == '0' or call('HEXISTS', target, name) == 0) then
+      seen[name] = true
+      names[#names + 1], records[#records + 1] = name, page[i + 1]
     end
   end
+  return names, records
+end
+
+-- Copies a page and answers the jobs for the directories in it.
+local function copy_members(job, page, now, sequence)
+  local chain = job[2]
+  local target = P .. 'd:' .. chain[#chain]
+  local names, records = new_members(job, page, target)
+  local files, directories, bytes, jobs, counts, fields = 0, 0, 0, {}, {}, {}
+  local first = call('INCRBY', P .. 'next_id', #names) - #names
+  for i, record in ipairs(records) do
+    local id = first + i
+    fields[2 * i - 1], fields[2 * i] = names[i], copy_record(record, id, sequence, now, counts)
+    if is_directory(record) then
+      start_totals(id, sequence)
+      directories = directories + 1
+      jobs[#jobs + 1] = {id_of(record), joined(chain, {id}), '0'}
+    else
+      files, bytes = files + 1, bytes + size_of(record)
+    end
+  end
+  in_groups(fields, function(...) call('HSET', target, ...) end)
+  change_references(counts, now)
   add_totals(chain, sequence, files, directories, bytes)
   return jobs
 end

@@ -3,7 +3,6 @@
 -- left out: with them a page could exceed any message (Entry.lacks_extents).
 
 local WHOLE_MAX = 4096 -- about 600 KB and 4 ms; beyond that, pages keep Redis answering others
-local TOTALS_PAGE = 1000 -- arguments of one HMGET
 
 -- Give the directories of a page their subtree's sequence as revision.
 local function put_sequences(page)
@@ -13,13 +12,14 @@ local function put_sequences(page)
       ids[#ids + 1], places[#places + 1] = id_of(page[i]), i
     end
   end
-  for first = 1, #ids, TOTALS_PAGE do
-    local last = math.min(first + TOTALS_PAGE - 1, #ids)
-    for i, totals in ipairs(call('HMGET', P .. 'q', unpack(ids, first, last))) do
-      local at = places[first + i - 1]
+  local done = 0
+  in_groups(ids, function(...)
+    for _, totals in ipairs(call('HMGET', P .. 'q', ...)) do
+      done = done + 1
+      local at = places[done]
       if totals then page[at] = sub(page[at], 1, 10) .. sub(totals, 1, 8) .. sub(page[at], 19) end
     end
-  end
+  end)
 end
 
 local function locks_of_page(directory_id, ids, now)
@@ -33,16 +33,33 @@ local function locks_of_page(directory_id, ids, now)
   return inherited, own
 end
 
+-- The replicas of all files of a page, one list for each, read together.
+local function replicas_of_page(page)
+  local lists, handles, counts = {}, {}, {}
+  for i = 2, #page, 2 do
+    local before = #handles
+    if request.with_locations and not is_directory(page[i]) then
+      append_handles(handles, sub(page[i], HEADER_BYTES + 1), INLINE_EXTENTS_MAX)
+    end
+    counts[#counts + 1] = #handles - before
+  end
+  local replicas, last = read_replicas(handles), 0
+  for i, count in ipairs(counts) do
+    lists[i] = {unpack(replicas, last + 1, last + count)}
+    last = last + count
+  end
+  return lists
+end
+
 local function extras_of_page(page, directory_id, ids, now)
   local extras = {}
   if not (request.with_locations or request.with_properties or request.with_locks) then return extras end
   local inherited, own = locks_of_page(directory_id, ids, now)
-  for i = 2, #page, 2 do
-    local record = page[i]
-    local locks = inherited
-    if own[id_of(record)] then locks = joined(own[id_of(record)], inherited) end
-    local extents = is_directory(record) and '' or sub(record, HEADER_BYTES + 1)
-    extras[#extras + 1] = pack_extra(record, extents, locks)
+  local replicas = replicas_of_page(page)
+  for i = 1, #page / 2 do
+    local record = page[2 * i]
+    local locks = own[id_of(record)]
+    extras[i] = pack_extra(record, replicas[i], locks and joined(locks, inherited) or inherited)
   end
   return extras
 end
@@ -64,6 +81,6 @@ return run(function()
   put_sequences(page)
   local locks = {}
   if request.with_locks and lock_count() > 0 then locks = covering_locks(id, place.ids, now) end
-  local directory = {place.name, handed_out(place.record), pack_extra(place.record, '', locks)}
+  local directory = {place.name, handed_out(place.record), pack_extra(place.record, {}, locks)}
   return {'', directory, cursor, page, extras_of_page(page, id, place.ids, now)}
 end)

@@ -1,11 +1,13 @@
 -- Content: extents, reference counts, the chunk table, and what becomes of entries that are no longer wanted.
 --
 -- {s}:r counts the extents that name a chunk, in records of all kinds: live, in the trash, being copied, queued for
--- release. Absent means one, so that a chunk used once costs nothing. {s}:c:<handle / 512> holds a chunk's replicas.
+-- release. Absent means one, so that a chunk used once costs nothing. {s}:c:<handle / 128> holds a chunk's replicas.
 
 local EXTENT_BYTES = 16
 local INLINE_EXTENTS_MAX = 12 -- as in core/record.py
-local BUCKET_CHUNKS = 512
+local BUCKET_CHUNKS = 128 -- Redis searches so small a hash from its start: fewer is faster, more is smaller
+local WHOLE_BUCKET = 12 -- of so many chunks on, reading their whole bucket is faster
+local GROUP = 1000 -- arguments of one command, of the 8,000 that Lua's stack has room for
 
 local function overflow_key(id, revision) return P .. 'e:' .. id .. ':' .. revision end
 
@@ -24,29 +26,74 @@ local function new_file(id, revision, size, modified_at_ms, created_at_ms, exten
   return struct.pack('>BBI8I8I8I8I8', FILE, flags, id, revision, size, modified_at_ms, created_at_ms) .. extents
 end
 
-local function bucket_of(handle)
-  return P .. 'c:' .. math.floor(handle / BUCKET_CHUNKS), handle % BUCKET_CHUNKS
+local function bucket_key(bucket) return P .. 'c:' .. bucket end
+local function bucket_of(handle) return math.floor(handle / BUCKET_CHUNKS) end
+
+-- Call `act` with up to GROUP arguments of a list at a time.
+local function in_groups(list, act)
+  for first = 1, #list, GROUP do act(unpack(list, first, math.min(first + GROUP - 1, #list))) end
 end
 
-local function read_replicas(handle)
-  local key, field = bucket_of(handle)
-  return call('HGET', key, field)
+local function append_handles(handles, extents, count)
+  for at = 1, math.min(#extents, count * EXTENT_BYTES), EXTENT_BYTES do handles[#handles + 1] = u64(extents, at) end
 end
 
--- `count` more extents name a chunk that one names already.
-local function add_references(handle, count)
-  if call('HINCRBY', P .. 'r', handle, count) == count then call('HSET', P .. 'r', handle, count + 1) end
-end
-
-local function drop_reference(handle, now)
-  local count = call('HGET', P .. 'r', handle)
-  if not count then
-    call('ZADD', P .. 'freed', now, handle)
-  elseif count == '2' then
-    call('HDEL', P .. 'r', handle)
-  else
-    call('HINCRBY', P .. 'r', handle, -1)
+-- The replicas of chunks in the order of `handles`, '' for those that are not in the table: few commands, since
+-- handles are given out in rising order and share buckets.
+local function read_replicas(handles)
+  local replicas, groups = {}, {}
+  local function read(bucket, group)
+    local held = {}
+    if #group.fields < WHOLE_BUCKET then
+      local found = call('HMGET', bucket_key(bucket), unpack(group.fields))
+      for i, field in ipairs(group.fields) do held[field] = found[i] end
+    else
+      local found = call('HGETALL', bucket_key(bucket))
+      for i = 1, #found, 2 do held[tonumber(found[i])] = found[i + 1] end
+    end
+    for i, place in ipairs(group.places) do replicas[place] = held[group.fields[i]] or '' end
   end
+  for place, handle in ipairs(handles) do
+    local bucket = bucket_of(handle)
+    local group = groups[bucket]
+    if not group then
+      group = {fields = {}, places = {}}
+      groups[bucket] = group
+    end
+    local size = #group.fields + 1
+    group.fields[size], group.places[size] = handle % BUCKET_CHUNKS, place
+  end
+  for bucket, group in pairs(groups) do read(bucket, group) end
+  return replicas
+end
+
+local function count_extents(counts, extents, change)
+  for at = 1, #extents, EXTENT_BYTES do
+    local handle = u64(extents, at)
+    counts[handle] = (counts[handle] or 0) + change
+  end
+end
+
+-- Change how many extents name chunks of the table, by `counts`. A chunk that none names any more is being freed.
+local function change_references(counts, now)
+  local handles = {}
+  for handle in pairs(counts) do handles[#handles + 1] = handle end
+  in_groups(handles, function(...)
+    local group, shared, single, freed = {...}, {}, {}, {}
+    for i, held in ipairs(call('HMGET', P .. 'r', ...)) do
+      local handle = group[i]
+      local count = tonumber(held or 1) + counts[handle]
+      if count > 1 then
+        shared[#shared + 1], shared[#shared + 2] = handle, count
+      else
+        if held then single[#single + 1] = handle end
+        if count < 1 then freed[#freed + 1], freed[#freed + 2] = now, handle end
+      end
+    end
+    if #shared > 0 then call('HSET', P .. 'r', unpack(shared)) end
+    if #single > 0 then call('HDEL', P .. 'r', unpack(single)) end
+    if #freed > 0 then call('ZADD', P .. 'freed', unpack(freed)) end
+  end)
 end
 
 -- The content of a record that nobody will read again. Whole records are queued, so this costs the same for any size.
@@ -84,8 +131,8 @@ local function forget_trashed(id)
   call('ZREM', P .. 'trash_at', id)
 end
 
--- A second entry with the same content and properties under a new id.
-local function copy_record(record, id, revision, now)
+-- A second entry with the same content and properties under a new id; `counts` gets its extents.
+local function copy_record(record, id, revision, now, counts)
   local copy = with_created(with_revision(sub(record, 1, 2) .. pack_u64(id) .. sub(record, 11), revision), now)
   if has_flag(record, PROPERTIES) then
     local properties = call('HGETALL', P .. 'x:' .. id_of(record))
@@ -93,7 +140,7 @@ local function copy_record(record, id, revision, now)
   end
   if is_directory(record) then return copy end
   local extents = read_extents(record)
-  for at = 1, #extents, EXTENT_BYTES do add_references(u64(extents, at), 1) end
+  count_extents(counts, extents, 1)
   if has_flag(record, OVERFLOW) then call('SET', overflow_key(id, revision), extents) end
   return copy
 end

@@ -3,7 +3,7 @@
 -- (0: that was all) and handle, replicas, ...
 
 local CHUNKS_MAX = 4096 -- in one page; about 5 ms
-local BUCKETS_MAX = 2000 -- looked at for one page, most of them perhaps empty
+local BUCKETS_MAX = 8000 -- looked at for one page, most of them perhaps empty
 
 local function add_bucket(found, bucket)
   local chunks = call('HGETALL', P .. 'c:' .. bucket)
