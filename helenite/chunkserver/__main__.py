@@ -17,15 +17,8 @@ from helenite.chunkserver.store import ChunkStore
 from helenite.config import ChunkserverSettings, environment
 from helenite.core.errors import ConfigurationError, HeleniteError
 from helenite.core.pb.chunkserver_pb2_grpc import add_ControlServicer_to_server
-from helenite.core.process import (
-    Worker,
-    bind_grpc,
-    die_with_parent,
-    make_grpc_server,
-    start_logging,
-    stop_event_on_signals,
-    tell_ready,
-)
+from helenite.core.process import Worker, die_with_parent, start_logging, stop_event_on_signals, tell_ready
+from helenite.core.serving import bind_grpc, make_grpc_server
 
 log = logging.getLogger("helenite.chunkserver")
 STOP_GRACE_S = 1.0

@@ -30,7 +30,8 @@ from helenite.core.frames import ReadRequest
 from helenite.core.model import MIB, ChunkHandle, Chunkserver, ServerId, ServerState
 from helenite.core.pb import master_pb2
 from helenite.core.pb.master_pb2_grpc import ClusterStub
-from helenite.core.process import GRPC_OPTIONS, Worker
+from helenite.core.process import Worker
+from helenite.core.serving import GRPC_OPTIONS
 from helenite.core.wire import chunkserver_from_message, chunkserver_to_message, error_from_rpc, failure_to_message
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import typer
 
+from helenite.cli import up
 from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
 
 app = typer.Typer(
@@ -23,11 +24,14 @@ app = typer.Typer(
 )
 
 
-def gather() -> None:
-    """Register every command; the client (gRPC) is imported only by those that talk to a cluster."""
-    from helenite.cli import files, fsck, status, transfer, trash, up, user  # noqa: PLC0415
-
+def gather(first_word: str) -> None:
+    """Register the commands: all, or `up` alone, which stays in memory for as long as the cluster runs."""
     app.command()(up.up)
+    if first_word == "up":
+        app.callback()(lambda: None)  # so that typer still expects the command's name
+        return
+    from helenite.cli import files, fsck, status, transfer, trash, user  # noqa: PLC0415 - these import the client
+
     app.command()(status.status)
     app.command()(fsck.fsck)
     commands: list[Callable[..., None]] = [
@@ -42,7 +46,7 @@ def gather() -> None:
 
 def main() -> None:
     """Entry point."""
-    gather()
+    gather(sys.argv[1] if len(sys.argv) > 1 else "")
     try:
         app()
     except ConfigurationError as error:

@@ -14,8 +14,8 @@ from typing import IO
 
 from helenite.core.errors import ConfigurationError
 
-SOCKET_PATH_MAX = 100
-"""Unix socket paths end at 107 bytes; one byte more and bind fails."""
+DEFAULT_DIR = Path("helenite-data")
+"""Where `up` puts everything when no other place is named."""
 
 
 @dataclass(frozen=True, slots=True)

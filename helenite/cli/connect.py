@@ -10,12 +10,10 @@ from typing import Annotated
 
 import typer
 
-from helenite.cli.cluster_dir import ClusterDir
+from helenite.cli.cluster_dir import DEFAULT_DIR, ClusterDir
 from helenite.client.filesystem import FileSystem
 from helenite.config import ClientSettings, CliSettings, environment
 from helenite.core.errors import ConfigurationError
-
-DEFAULT_DIR = Path("helenite-data")
 
 DirOption = Annotated[
     Path | None, typer.Option("--dir", help="Data directory of a cluster that `helenite up` runs.", show_default=False)

@@ -11,14 +11,13 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import redis
 
 from helenite.core.errors import ConfigurationError, UnavailableError
 
@@ -28,6 +27,7 @@ SOCKET_PATH_MAX = 100
 STOP_S = 60.0
 """Patience with a server that saves before it ends."""
 POLL_S = 0.02
+PING_S = 5.0
 CONFIGURATION = """\
 port 0
 unixsocket {socket}
@@ -162,15 +162,23 @@ class EmbeddedRedis:
 
     def _wait_until_loaded(self, on_wait: Callable[[str], None]) -> None:
         assert self._process is not None
-        with redis.Redis(unix_socket_path=str(self._socket), socket_timeout=5.0) as client:
-            while True:
-                try:
-                    client.ping()
-                    return
-                except redis.exceptions.BusyLoadingError:
-                    on_wait("Redis is loading the namespace")
-                except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-                    on_wait(f"Redis is starting ({error})")
-                if (status := self._process.poll()) is not None:
-                    raise UnavailableError(f"Redis ended with status {status}; see {self._directory / 'redis.log'}")
-                time.sleep(POLL_S)  # noqa: TID251 - the process has no other work yet
+        while (answer := self._ping()) != "+PONG":
+            on_wait("Redis is loading the namespace" if answer.startswith("-LOADING") else "Redis is starting")
+            if (status := self._process.poll()) is not None:
+                raise UnavailableError(f"Redis ended with status {status}; see {self._directory / 'redis.log'}")
+            time.sleep(POLL_S)  # noqa: TID251 - the process has no other work yet
+
+    def _ping(self) -> str:
+        """The server's answer to PING, in its own protocol; nothing when it does not listen yet.
+
+        By hand: this process stays in memory, and a client library would be most of it.
+        """
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(PING_S)
+            try:
+                sock.connect(str(self._socket))
+                sock.sendall(b"PING\r\n")
+                return sock.recv(256).decode(errors="replace").strip()
+            except OSError as error:
+                log.debug("Redis does not answer yet: %s", error)
+                return ""

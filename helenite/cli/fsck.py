@@ -22,7 +22,7 @@ from helenite.core.model import ChunkHandle, Entry, EntryView, ServerId
 from helenite.core.paths import ROOT, Path, format_path
 from helenite.core.pb import chunkserver_pb2, common_pb2, master_pb2
 from helenite.core.pb.chunkserver_pb2_grpc import ControlStub
-from helenite.core.process import GRPC_OPTIONS
+from helenite.core.serving import GRPC_OPTIONS
 from helenite.core.wire import error_from_rpc, location_from_message
 
 VERIFY_BATCH = 16

@@ -65,8 +65,12 @@ def show(values: dict[str, Any]) -> None:
     """The same for people."""
     table = Table(box=None, pad_edge=False)
     for title in ("", "id", "address", "pid", "state", "chunks", "used", "free"):
-        justify = "right" if title in {"chunks", "used", "free"} else "left"
-        table.add_column(title, justify=justify, overflow="fold", no_wrap=title in {"address", "pid"})
+        table.add_column(
+            title,
+            justify="right" if title in {"chunks", "used", "free"} else "left",
+            overflow="fold",
+            no_wrap=title in {"address", "pid"},
+        )
     for kind in ("masters", "chunkservers", "gateways"):
         for item in values[kind]:
             row = [kind[:-1], str(item["id"]), item["address"], str(item["pid"]), item["state"]]

@@ -12,8 +12,7 @@ from typing import Annotated
 
 import typer
 
-from helenite.cli.cluster_dir import ClusterDir, ClusterInfo
-from helenite.cli.connect import DEFAULT_DIR
+from helenite.cli.cluster_dir import DEFAULT_DIR, ClusterDir, ClusterInfo
 from helenite.cli.embedded_redis import EmbeddedRedis
 from helenite.cli.supervisor import Program, Supervisor
 from helenite.config import environment

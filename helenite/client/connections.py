@@ -23,7 +23,7 @@ from helenite.core.model import ChunkHandle, Chunkserver, ServerId
 from helenite.core.pb import common_pb2
 from helenite.core.pb.chunkserver_pb2 import HandlesRequest
 from helenite.core.pb.chunkserver_pb2_grpc import ControlStub
-from helenite.core.process import GRPC_OPTIONS
+from helenite.core.serving import GRPC_OPTIONS
 from helenite.core.wire import chunkserver_from_message, error_from_rpc
 
 log = logging.getLogger(__name__)

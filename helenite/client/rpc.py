@@ -15,7 +15,7 @@ import grpc
 
 from helenite.core.errors import DeadlineExceededError, HeleniteError, UnavailableError
 from helenite.core.pb.master_pb2_grpc import AdminStub, ClusterStub, NamespaceStub
-from helenite.core.process import GRPC_OPTIONS
+from helenite.core.serving import GRPC_OPTIONS
 from helenite.core.wire import error_from_rpc
 
 ATTEMPT_S = 10.0

@@ -1,4 +1,4 @@
-"""What every long-running process does once: logging, signals, threads that may not die silently, the gRPC server.
+"""What every long-running process does once: logging, signals, threads that may not die silently.
 
 Used by the `__main__` of each service. It decides nothing about chunks or names. Threads start only here.
 """
@@ -12,24 +12,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import grpc
+    pass
 
 log = logging.getLogger(__name__)
-
-MESSAGE_BYTES_MAX = 16 * 1024 * 1024
-"""Largest gRPC message: a page of a listing or the extents of a 1 TiB file stay well below it."""
-GRPC_OPTIONS: list[tuple[str, int]] = [
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.so_reuseport", 0),
-]
 
 
 class Worker:
@@ -106,19 +94,3 @@ def tell_ready(ready_fd: int) -> None:
     if ready_fd >= 0:
         os.write(ready_fd, b"ready\n")
         os.close(ready_fd)
-
-
-def make_grpc_server(threads: int) -> grpc.Server:
-    """A server with the project's limits; more than `threads` requests at once wait, four times as many are refused."""
-    import grpc  # noqa: PLC0415 - supervisors use this module too, and must stay small
-
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="grpc")
-    return grpc.server(pool, options=GRPC_OPTIONS, maximum_concurrent_rpcs=4 * threads)
-
-
-def bind_grpc(server: grpc.Server, address: str) -> int:
-    """Bind to `host:port` (0 = any) and return the port."""
-    port = server.add_insecure_port(address)
-    if port == 0:
-        raise OSError(f"cannot listen on {address}")
-    return port

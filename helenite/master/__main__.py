@@ -22,15 +22,8 @@ from helenite.core.pb.master_pb2_grpc import (
     add_ClusterServicer_to_server,
     add_NamespaceServicer_to_server,
 )
-from helenite.core.process import (
-    Worker,
-    bind_grpc,
-    die_with_parent,
-    make_grpc_server,
-    start_logging,
-    stop_event_on_signals,
-    tell_ready,
-)
+from helenite.core.process import Worker, die_with_parent, start_logging, stop_event_on_signals, tell_ready
+from helenite.core.serving import bind_grpc, make_grpc_server
 from helenite.master.admin_service import AdminService, total_usage
 from helenite.master.allocator import Allocator, Rules
 from helenite.master.cluster_service import MEMBER_TTL_S, ClusterService

@@ -28,7 +28,9 @@ def test_a_tree_goes_in_and_out(shared_cluster: Cluster, tmp_path: Path) -> None
     ok(shared_cluster, "put", str(source), "/")
     ok(shared_cluster, "get", "/tree", str(tmp_path / "back"))
     compared = filecmp.dircmp(source, tmp_path / "back")
-    assert not compared.left_only and not compared.right_only and not compared.diff_files
+    assert not compared.left_only
+    assert not compared.right_only
+    assert not compared.diff_files
     assert (tmp_path / "back" / "sub" / "empty").is_dir()
     assert (tmp_path / "back" / "sub" / "some [odd] näme").read_bytes() == (
         source / "sub" / "some [odd] näme"
@@ -52,9 +54,11 @@ def test_move_copy_remove_restore(shared_cluster: Cluster) -> None:
     ok(shared_cluster, "mv", "/work/b", "/work/c")
     assert ok(shared_cluster, "cat", "/work/c") == "1"
     refused = shared_cluster.helenite("cp", "/work/a", "/work/c")
-    assert refused.returncode == 1 and "exists" in refused.stderr
+    assert refused.returncode == 1
+    assert "exists" in refused.stderr
     refused = shared_cluster.helenite("rm", "/work")
-    assert refused.returncode == 1 and "-r" in refused.stderr
+    assert refused.returncode == 1
+    assert "-r" in refused.stderr
     ok(shared_cluster, "rm", "-r", "/work")
     assert shared_cluster.helenite("ls", "/work").returncode == 1
     (item,) = [item for item in json.loads(ok(shared_cluster, "trash", "ls", "--json")) if item["path"] == "/work"]

@@ -1,7 +1,8 @@
-"""docker-compose.yml without Docker: every service's command, with its environment, as a process on a host of its own."""
+"""docker-compose.yml without Docker: each service's command, with its environment, on a test host of its own."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -38,8 +39,6 @@ def interpolate(text: str) -> str:
 
 
 def test_every_setting_in_the_file_is_known() -> None:
-    import dataclasses
-
     known = {field.metadata["variable"] for settings in SETTINGS for field in dataclasses.fields(settings)}
     for name, service in SERVICES.items():
         assert set(service.get("environment", {})) <= known, name

@@ -1,4 +1,4 @@
-"""kill -9 of everything at once, in the middle of writes: what was acknowledged is there, nothing else is half there."""
+"""kill -9 of everything at once, in mid-write: what was acknowledged is there, nothing else is half there."""
 
 from __future__ import annotations
 
@@ -50,7 +50,6 @@ def write_until_cut(url: str, manifest: Manifest, seed: int, stopping: threading
 
 @pytest.mark.parametrize("seed", [1])
 def test_everything_acknowledged_survives(cluster: Cluster, seed: int) -> None:
-    print(f"seed {seed}")
     manifest = Manifest()
     rng = random.Random(seed)
     for cycle in range(CYCLES):

@@ -13,8 +13,8 @@ from helenite.core.frames import capability_for
 from helenite.core.model import Allocation, ChunkHandle, Extent, ServerId, Usage
 from helenite.core.pb import common_pb2, master_pb2
 from helenite.core.pb.master_pb2_grpc import NamespaceStub, add_NamespaceServicer_to_server
-from helenite.core.process import bind_grpc, make_grpc_server
 from helenite.core.record import encode_extents
+from helenite.core.serving import bind_grpc, make_grpc_server
 from helenite.core.wire import error_from_rpc, failure_from_message, view_from_message
 from helenite.master.namespace import Namespace
 from helenite.master.namespace_service import NamespaceService
