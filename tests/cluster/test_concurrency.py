@@ -1,7 +1,7 @@
 """Many clients on the same names: no 5xx, one winner, and a final tree that one order of the operations explains.
 
-Each name has clients that write, delete, copy and move it at once. An order exists if every acknowledged effect can
-be placed between its request and its reply; checked here for each name by its history (a register that is read at the end).
+Each name has clients that write, delete, copy and move it at once. An order exists if every acknowledged effect can be
+placed between its request and its reply; it is checked for each name by its history, a register read at the end.
 """
 
 from __future__ import annotations
