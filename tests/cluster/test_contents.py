@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from helenite.core.model import DEFAULT_CHUNK_BYTES as CHUNK
+from helenite.core.model import SEGMENT_CHUNK_BYTES_MAX as SMALL
 from tests.support.cluster import Cluster
 
 GIB = 1024**3
