@@ -13,7 +13,7 @@ from typing import Any
 
 import msgpack
 
-from helenite.core.errors import HeleniteError
+from helenite.core.errors import HeleniteError, InvalidRequestError
 from helenite.core.model import Change, ChunkHandle, Chunkserver, Sequence, ServerId, Trashed, Usage
 from helenite.core.paths import Path
 from helenite.core.record import decode_record
@@ -46,6 +46,8 @@ FEED_PAGE_MAX = 10_000
 TRASH_PAGE_MAX = 10_000
 COPY_STEP = 500
 """Entries copied by one script: about 5 ms during which nobody else is served."""
+HANDLE_MAX = 10**14
+"""The largest number that Lua prints exactly; no cluster comes near."""
 COPY_JOBS_MAX = 100
 """Directories handed to one step."""
 
@@ -183,6 +185,12 @@ class Namespace:
     def next_handles(self, count: int) -> int:
         """The first of `count` fresh handles."""
         return int(self._store.command("INCRBY", "next_handle", count)) - count + 1
+
+    def skip_handles(self, highest: ChunkHandle) -> None:
+        """Never give out a handle up to this one, which a chunkserver holds: the counter may be of an old backup."""
+        if highest > HANDLE_MAX:
+            raise InvalidRequestError(f"no cluster has a chunk {highest:x}")
+        self._store.run("skip_handles", {"highest": highest})
 
     def locate(self, handles: Many[ChunkHandle]) -> list[tuple[ChunkHandle, tuple[ServerId, ...]]]:
         """The replicas of chunks, none for those that are not in the table."""

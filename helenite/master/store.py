@@ -72,13 +72,14 @@ Call = tuple[str, dict[str, Any]]
 class Store:
     """One space in one Redis."""
 
-    def __init__(self, url: str, space: str) -> None:
+    def __init__(self, url: str, space: str, *, timeout_s: float = TIMEOUT_S) -> None:
         """Connect and load the scripts; UnavailableError when Redis does not answer yet."""
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", space):
             raise ConfigurationError(f"HELENITE_SPACE {space!r} may consist of letters, digits and _ . - only")
         self.prefix = f"{{{space}}}:"
-        self._client = _connect(url, TIMEOUT_S, CONNECTIONS_MAX)
-        self._watcher = _connect(url, WATCH_S_MAX + TIMEOUT_S, WATCHERS_MAX)
+        self._client = _connect(url, timeout_s, CONNECTIONS_MAX)
+        self._watcher = _connect(url, WATCH_S_MAX + timeout_s, WATCHERS_MAX)
+        self._is_closed = False
         sources = {
             path.stem: _assemble(path) for path in _SCRIPTS.glob("*.lua") if not path.stem.startswith("prelude_")
         }
@@ -87,6 +88,8 @@ class Store:
         self._guard(self._load_scripts)
 
     def close(self) -> None:
+        """Drop all connections; whoever waits for an answer or for the feed gets UnavailableError at once."""
+        self._is_closed = True
         self._client.close()
         self._watcher.close()
 
@@ -143,7 +146,7 @@ class Store:
             try:
                 return call()
             except exceptions.ConnectionError as error:
-                if isinstance(error, exceptions.BusyLoadingError):
+                if self._is_closed or isinstance(error, exceptions.BusyLoadingError):
                     raise
                 log.info("the connection to Redis broke and is made anew: %s", error)
                 return call()
@@ -190,7 +193,7 @@ def _translate(error: exceptions.RedisError) -> HeleniteError:
     if isinstance(error, exceptions.OutOfMemoryError) or "OOM " in text:
         return InsufficientStorageError("the metadata store is full: delete something, or raise Redis' maxmemory")
     if isinstance(error, exceptions.TimeoutError):
-        return DeadlineExceededError(f"the metadata store did not answer within {TIMEOUT_S:g} s")
+        return DeadlineExceededError(f"the metadata store did not answer in time: {text}")
     if isinstance(error, exceptions.ResponseError) and not text.startswith(
         ("MISCONF", "READONLY", "MASTERDOWN", "BUSY", "NOREPLICAS")
     ):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
+from helenite.client.filesystem import FileSystem
+from helenite.config import ClientSettings
 from helenite.core.errors import HeleniteError
 from helenite.core.frames import capability_for
 from helenite.core.model import Allocation, ChunkHandle, Extent, ServerId, Usage
@@ -40,15 +42,20 @@ class OneServer:
 
 
 @pytest.fixture
-def stub(namespace: Namespace) -> Iterator[NamespaceStub]:
+def address(namespace: Namespace) -> Iterator[str]:
     server = make_grpc_server(4)
     service = NamespaceService(namespace, OneServer(namespace), lambda: Usage(1, 2, 3, 4, 5))
     add_NamespaceServicer_to_server(service, server)
     port = bind_grpc(server, "127.0.0.1:0")
     server.start()
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield NamespaceStub(channel)
+    yield f"127.0.0.1:{port}"
     server.stop(None).wait()
+
+
+@pytest.fixture
+def stub(address: str) -> Iterator[NamespaceStub]:
+    with grpc.insecure_channel(address) as channel:
+        yield NamespaceStub(channel)
 
 
 def mutate(stub: NamespaceStub, *mutations: master_pb2.Mutation) -> list[master_pb2.Outcome]:
@@ -95,6 +102,17 @@ def test_a_listing_carries_what_was_asked_for(stub: NamespaceStub, namespace: Na
     assert [held.token for held in views["short"].locks] == ["t"]
     assert views["long"].entry.lacks_extents
     assert views["long"].locations == ()
+
+
+def test_the_client_looks_long_files_of_a_listing_up(address: str, namespace: Namespace) -> None:
+    put(namespace, "/long", 300)
+    put(namespace, "/short", 1)
+    with FileSystem(ClientSettings(masters=(address,))) as file_system:
+        _, plain = file_system.list(())
+        assert {view.entry.name: view.entry.lacks_extents for view in plain} == {"long": True, "short": False}
+        _, located = file_system.list((), with_locations=True)
+        found = {view.entry.name: (len(view.entry.extents), len(view.locations)) for view in located}
+        assert found == {"long": (300, 256), "short": (1, 1)}
 
 
 REFUSED = [

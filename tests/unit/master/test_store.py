@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 from helenite.cli.embedded_redis import EmbeddedRedis
 from helenite.core import errors
 from helenite.core.errors import HeleniteError
-from helenite.master.mutations import EmptyTrash, Mutation
+from helenite.core.model import Sequence
+from helenite.master.mutations import EmptyTrash, MakeDirectory, Mutation
 from helenite.master.namespace import Namespace
 from helenite.master.store import Store
 from tests.support.entries import at, copy, fresh_commit, mkdir, put, remove
@@ -49,6 +51,38 @@ def test_a_restart_costs_no_error(tmp_path: Path) -> None:
             assert namespace.usage().file_count == 2
     finally:
         server.stop()
+
+
+def test_an_answer_that_comes_too_late_is_nobody_elses() -> None:
+    with running_redis() as server:
+        namespace = Namespace(Store(server.url, "main", timeout_s=0.2), trash_s=60)
+        mkdir(namespace, "/a")
+        mkdir(namespace, "/b")
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(errors.DeadlineExceededError):
+                namespace.lookup(at("/a"))
+            operation = secrets.token_bytes(16)
+            with pytest.raises(errors.DeadlineExceededError):
+                namespace.mutate([(operation, MakeDirectory(at("/c")))])
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        assert namespace.lookup(at("/b")).name == "b"
+        (outcome,) = namespace.mutate([(operation, MakeDirectory(at("/c")))])
+        assert not isinstance(outcome, HeleniteError), "it was done, and its repeat says so"
+        namespace.close()
+
+
+def test_closing_ends_those_who_wait(redis_url: str) -> None:
+    with open_namespace(redis_url) as namespace, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(namespace.read_feed, Sequence(0), 10, 60.0)
+        deadline = time.monotonic() + 10
+        while not namespace._store._client.info("clients")["blocked_clients"]:
+            assert time.monotonic() < deadline
+        namespace.close()
+        with pytest.raises(errors.UnavailableError):
+            waiting.result(timeout=5)
 
 
 def test_no_redis_is_said_so(tmp_path: Path) -> None:
