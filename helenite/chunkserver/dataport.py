@@ -157,6 +157,8 @@ class DataPort:
     def close(self) -> None:
         """Stop listening and end every connection."""
         with self._lock:
+            if self._is_closed:
+                return
             self._is_closed = True
             connections = list(self._connections)
         for listener in self._listeners:

@@ -155,6 +155,8 @@ class ChunkStore:
         self.segments = Segments(self._directory / "segments", self._index, is_durable=is_durable)
 
     def close(self) -> None:
+        if self._lock_file.closed:
+            return
         self.segments.close()
         self._index.close()
         self._lock_file.close()

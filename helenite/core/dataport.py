@@ -151,6 +151,7 @@ class DataConnection:
             meta, _ = self._receive_body(Verb.OPEN, frames.parse_frame(first + bytes(rest)), deadline)
             if len(descriptors) != 1:
                 raise ProtocolError(f"{self._peer} passed {len(descriptors)} descriptors")
+            os.set_inheritable(descriptors[0], False)  # noqa: FBT003 - children must not keep replicas open
             return frames.parse_range(meta), descriptors.pop()
         finally:
             for descriptor in descriptors:

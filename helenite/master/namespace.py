@@ -46,10 +46,10 @@ FEED_PAGE_MAX = 10_000
 TRASH_PAGE_MAX = 10_000
 COPY_STEP = 500
 """Entries copied by one script: about 5 ms during which nobody else is served."""
-HANDLE_MAX = 10**14
-"""The largest number that Lua prints exactly; no cluster comes near."""
 COPY_JOBS_MAX = 100
 """Directories handed to one step."""
+HANDLE_MAX = 10**14
+"""The largest number that Lua prints exactly; no cluster comes near."""
 
 
 class Namespace:
@@ -177,7 +177,8 @@ class Namespace:
         jobs: list[Any] = [(source, [staged], "0")]
         while jobs:
             step, jobs = jobs[-COPY_JOBS_MAX:], jobs[:-COPY_JOBS_MAX]
-            (left,) = self._store.run("copy_step", {"staged": staged, "jobs": step, "budget": COPY_STEP})
+            request = {"operation": secrets.token_bytes(16), "staged": staged, "jobs": step, "budget": COPY_STEP}
+            (left,) = self._store.run("copy_step", request)
             jobs += unpack(left)
 
     # Chunks

@@ -2,7 +2,7 @@
 
 The master's only import of redis. `namespace` uses it and knows neither connections nor hashes of scripts.
 Thread-safe: each call takes a connection of the pool. Whatever is asked may be asked again, since mutations carry an
-operation id: a call whose connection broke (Redis was restarted) is repeated once on a new one.
+operation id: a call whose connection broke (Redis was restarted) is repeated on a new one.
 
 The key space. Every key begins with `{space}:`. Records: core/record.py. "msgpack" values are maps.
 
@@ -61,6 +61,8 @@ CONNECTIONS_MAX = 64
 WATCHERS_MAX = 256
 """Connections that wait for the feed."""
 WATCH_S_MAX = 60.0
+ATTEMPTS = 3
+"""Of one call whose connection breaks: after a restart of Redis all idle connections are broken, some calls meet two."""
 _SCRIPTS = Path(__file__).parent / "scripts"
 _PRELUDES = re.compile(r"-- prelude: ([a-z ]+)\n")
 _T = TypeVar("_T")
@@ -141,17 +143,17 @@ class Store:
             self._hashes[name] = self._client.script_load(source)
 
     def _guard(self, call: Callable[[], _T]) -> _T:
-        """Repeat a call once when its connection broke, and translate what cannot be helped."""
-        try:
+        """Repeat a call when its connection broke, and translate what cannot be helped."""
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 return call()
-            except exceptions.ConnectionError as error:
-                if self._is_closed or isinstance(error, exceptions.BusyLoadingError):
-                    raise
+            except exceptions.RedisError as error:
+                is_broken = isinstance(error, exceptions.ConnectionError)
+                is_loading = isinstance(error, exceptions.BusyLoadingError)
+                if attempt == ATTEMPTS or self._is_closed or is_loading or not is_broken:
+                    raise _translate(error) from error
                 log.info("the connection to Redis broke and is made anew: %s", error)
-                return call()
-        except exceptions.RedisError as error:
-            raise _translate(error) from error
+        raise AssertionError("the last attempt returns or raises")
 
 
 def _connect(url: str, timeout_s: float, connections: int) -> Any:

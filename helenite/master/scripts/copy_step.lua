@@ -1,7 +1,7 @@
 -- prelude: script tree content
 -- Copy some members of live directories into staged ones. A job is {source id, ids of the staged directories from the
 -- top to the target, cursor}. Each page is copied at one moment; the whole copy is not a snapshot. Answers the jobs
--- that are left.
+-- that are left, the same when a step is repeated after a lost reply.
 
 -- Names of a page that the target does not have yet: a scan of a shrinking hash may bring one twice.
 local function new_members(job, page, target)
@@ -40,7 +40,7 @@ local function copy_members(job, page, now, sequence)
   return jobs
 end
 
-return run(function()
+return run_once(function()
   local now = now_ms()
   if call('HEXISTS', P .. 'staging', request.staged) == 0 then
     fail('unavailable', 'the copy took too long and was given up; try again')

@@ -1,0 +1,222 @@
+"""The data port over real sockets: chains, dead hops, refusals, descriptors, circles under load."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from helenite.chunkserver.dataport import DataPort
+from helenite.chunkserver.store import ChunkStore
+from helenite.core.checksum import block_checksums, digest, verify_blocks
+from helenite.core.dataport import DataConnection
+from helenite.core.errors import (
+    BadCapabilityError,
+    ChunkExistsError,
+    ChunkNotFoundError,
+    DeadlineExceededError,
+    ForeignClusterError,
+    InsufficientStorageError,
+    InvalidRequestError,
+    UnavailableError,
+)
+from helenite.core.frames import OpenRequest, ReadRequest, Target, WriteRequest, capability_for
+from helenite.core.model import MIB, ChunkHandle, ServerId
+
+KEY = b"k" * 32
+CLUSTER = "ab" * 16
+
+
+class Host:
+    """One chunkserver's store and data port, in this process."""
+
+    def __init__(self, number: int, directory: Path, **options: int) -> None:
+        self.store = ChunkStore(directory, is_durable=False, **options)
+        self.store.adopt(CLUSTER, ServerId(number))
+        self.port = DataPort(self.store, connections_max=200)
+        tcp, self.socket = self.port.bind("127.0.0.1:0", str(directory / "data.sock"))
+        self.address = f"127.0.0.1:{tcp}"
+        self.port.serve(KEY)
+        self.id = ServerId(number)
+        self.connections: list[DataConnection] = []
+
+    def target(self, *, by_unix: bool = False) -> Target:
+        return Target(self.id, self.address, self.socket if by_unix else "")
+
+    def connect(self, *, by_unix: bool = False) -> DataConnection:
+        made = DataConnection.connect(self.id, self.address, self.socket if by_unix else "", None, 5.0)
+        self.connections.append(made)
+        return made
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.close()
+        self.port.close()
+        self.store.close()
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[list[Host]]:
+    made = [Host(number, tmp_path / str(number)) for number in (1, 2, 3)]
+    yield made
+    for host in made:
+        host.close()
+
+
+def write_request(handle: int, length: int, targets: tuple[Target, ...] = ()) -> WriteRequest:
+    return WriteRequest(ChunkHandle(handle), length, capability_for(KEY, ChunkHandle(handle)), targets)
+
+
+def read_request(handle: int, offset: int, length: int) -> ReadRequest:
+    return ReadRequest(ChunkHandle(handle), offset, length, capability_for(KEY, ChunkHandle(handle)))
+
+
+@pytest.mark.parametrize("by_unix", [False, True])
+@pytest.mark.parametrize("size", [1, 4096, 100_000, 3 * MIB + 17])
+def test_a_chain_stores_on_every_server_and_each_can_be_read(hosts: list[Host], size: int, by_unix: bool) -> None:
+    data = random.Random(size).randbytes(size)
+    connection = hosts[0].connect(by_unix=by_unix)
+    targets = tuple(host.target(by_unix=by_unix) for host in hosts[1:])
+    acks = connection.write(write_request(1, size, targets), (data[: size // 2], data[size // 2 :]), 10.0)
+    assert {ack.server for ack in acks} == {1, 2, 3}
+    assert {ack.digest for ack in acks} == {digest(block_checksums(data))}
+    for host in hosts:
+        reader = host.connect(by_unix=by_unix)
+        reply, blocks = reader.read(read_request(1, size // 3, size - size // 3), 10.0)
+        verify_blocks(blocks, reply.checksums, "x")
+        assert bytes(blocks) == data[reply.offset :]
+        assert reply.length == size
+        reader.close()
+    connection.close()
+
+
+def test_a_dead_hop_costs_its_replica_only(hosts: list[Host]) -> None:
+    hosts[1].close()
+    data = os.urandom(2 * MIB)
+    connection = hosts[0].connect()
+    acks = connection.write(write_request(1, len(data), (hosts[1].target(), hosts[2].target())), (data,), 10.0)
+    assert [ack.server for ack in acks] == [1]
+    acks = connection.write(write_request(2, len(data), (hosts[2].target(), hosts[1].target())), (data,), 10.0)
+    assert [ack.server for ack in acks] == [1, 3]
+
+
+def test_a_hop_that_is_full_costs_its_replica_only(hosts: list[Host], tmp_path: Path) -> None:
+    full = Host(9, tmp_path / "9", capacity_bytes=1000)
+    data = os.urandom(2 * MIB)
+    connection = hosts[0].connect()
+    acks = connection.write(write_request(1, len(data), (full.target(), hosts[2].target())), (data,), 10.0)
+    assert [ack.server for ack in acks] == [1]
+    full.close()
+
+
+def test_refusals_leave_the_connection_usable(hosts: list[Host], tmp_path: Path) -> None:
+    full = Host(9, tmp_path / "9", capacity_bytes=1000)
+    data = os.urandom(4 * MIB)
+    for host, request, expected in (
+        (full, write_request(1, len(data)), InsufficientStorageError),
+        (hosts[0], WriteRequest(ChunkHandle(1), len(data), b"12345678"), BadCapabilityError),
+    ):
+        connection = host.connect()
+        with pytest.raises(expected):
+            connection.write(request, (data,), 10.0)
+        with pytest.raises(ChunkNotFoundError):
+            connection.read(read_request(5, 0, 1), 10.0)
+        small = os.urandom(100)
+        assert len(connection.write(write_request(7, 100), (small,), 10.0)) == 1
+        connection.close()
+    full.close()
+
+
+def test_a_repeat_is_a_success_and_other_content_is_not(hosts: list[Host]) -> None:
+    data = os.urandom(2 * MIB)
+    connection = hosts[0].connect()
+    targets = (hosts[1].target(),)
+    first = connection.write(write_request(1, len(data), targets), (data,), 10.0)
+    assert connection.write(write_request(1, len(data), targets), (data,), 10.0) == first
+    with pytest.raises(ChunkExistsError):
+        connection.write(write_request(1, len(data), targets), (bytes(len(data)),), 10.0)
+
+
+def test_descriptors_come_by_unix_socket_only(hosts: list[Host]) -> None:
+    data = os.urandom(300_000)
+    request = OpenRequest(ChunkHandle(1), capability_for(KEY, ChunkHandle(1)))
+    local, remote = hosts[0].connect(by_unix=True), hosts[0].connect()
+    local.write(write_request(1, len(data)), (data,), 10.0)
+    assert local.is_local
+    reply, descriptor = local.open(request, 10.0)
+    hosts[0].store.delete(ChunkHandle(1))
+    assert os.pread(descriptor, reply.length, reply.offset) == data, "an open replica outlives its deletion"
+    assert reply.checksums == block_checksums(data)
+    assert not os.get_inheritable(descriptor)
+    os.close(descriptor)
+    with pytest.raises(InvalidRequestError):
+        remote.open(request, 10.0)
+    with pytest.raises(ChunkNotFoundError):
+        local.open(request, 10.0)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 0), (0, 101), (100, 1), (2**63, 1)])
+def test_ranges_outside_the_chunk_are_refused(hosts: list[Host], offset: int, length: int) -> None:
+    connection = hosts[0].connect()
+    connection.write(write_request(1, 100), (bytes(100),), 10.0)
+    with pytest.raises(InvalidRequestError):
+        connection.read(read_request(1, offset, length), 10.0)
+
+
+def test_whom_one_reaches_is_checked(hosts: list[Host]) -> None:
+    with pytest.raises(ForeignClusterError):
+        DataConnection.connect(ServerId(2), hosts[0].address, "", None, 5.0)
+    with pytest.raises(ForeignClusterError):
+        DataConnection.connect(ServerId(1), hosts[0].address, "", b"x" * 16, 5.0)
+    # A leftover socket path of another server: TCP decides.
+    found = DataConnection.connect(ServerId(1), hosts[0].address, hosts[1].socket, bytes.fromhex(CLUSTER), 5.0)
+    assert not found.is_local
+    found.close()
+
+
+def test_a_server_that_hangs_costs_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(DeadlineExceededError):
+            DataConnection.connect(ServerId(1), address, "", None, 0.2)
+
+
+def test_nobody_there_is_unavailable() -> None:
+    with pytest.raises(UnavailableError):
+        DataConnection.connect(ServerId(1), "127.0.0.1:1", "/nonexistent", None, 1.0)
+
+
+def test_chains_in_circles_make_progress(hosts: list[Host]) -> None:
+    """64 chains at once, A to B to C to A: no hop may wait for a thread that waits for it (D10)."""
+    data = os.urandom(2 * MIB)
+
+    def chain(number: int) -> int:
+        first, second, third = (hosts[(number + i) % 3] for i in range(3))
+        connection = first.connect()
+        acks = connection.write(
+            write_request(100 + number, len(data), (second.target(), third.target())), (data,), 60.0
+        )
+        connection.close()
+        return len(acks)
+
+    with ThreadPoolExecutor(64) as pool:
+        assert list(pool.map(chain, range(64))) == [3] * 64
+
+
+def test_garbage_ends_the_connection_and_nothing_else(hosts: list[Host]) -> None:
+    host, _, port = hosts[0].address.rpartition(":")
+    for noise in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, b"\x01" + b"\0" * 15, b"\x09" + b"\0" * 200):
+        with socket.create_connection((host, int(port)), timeout=5) as sock:
+            sock.sendall(noise)
+            sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                while sock.recv(4096):
+                    pass
+    connection = hosts[0].connect()
+    assert len(connection.write(write_request(1, 3), (b"abc",), 5.0)) == 1
