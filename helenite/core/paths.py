@@ -37,9 +37,9 @@ def parse_path(text: str) -> Path:
     """Parse an absolute path such as `/a/b`; one trailing slash is allowed, empty names are not."""
     if not text.startswith("/"):
         raise InvalidPathError(f"a path starts with '/': {text[:80]!r}")
-    body = text[1:-1] if text.endswith("/") and len(text) > 1 else text[1:]
-    if not body:
+    if text == "/":
         return ROOT
+    body = text[1:].removesuffix("/")
     names = tuple(validate_name(name) for name in body.split("/"))
     if len(names) > DEPTH_MAX:
         raise InvalidPathError(f"a path has at most {DEPTH_MAX} levels, this one {len(names)}")

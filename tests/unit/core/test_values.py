@@ -81,6 +81,8 @@ def test_every_error_comes_back_as_its_own_class() -> None:
         return [cls, *(found for sub in cls.__subclasses__() for found in walk(sub))]
 
     for cls in walk(HeleniteError):
+        if cls.__module__ != errors.__name__:
+            continue  # a gateway's own, which never travels
         rebuilt = error_from_code(cls.code, "why")
         assert type(rebuilt) is cls
         assert str(rebuilt) == "why"
