@@ -111,14 +111,15 @@ def test_an_interrupted_copy_is_cleared_away(namespace: Namespace, epoch: int) -
     put(namespace, "/d/f")
     store = namespace._store
     _, source, staged = store.run("copy", _copy_request())
-    store.run("copy_step", {"staged": staged, "jobs": [(source, [staged], "0")], "budget": 500})
+    step = {"operation": b"step", "staged": staged, "jobs": [(source, [staged], "0")], "budget": 500}
+    assert store.run("copy_step", step) == store.run("copy_step", step), "a repeat after a lost reply does nothing"
     audit(store)
     assert collect(namespace, epoch) == 0, "it may still be going on"
     store.command("HSET", "staging", staged, 1)
     collect(namespace, epoch)
     assert f"d:{staged}" not in keys(store)
     with pytest.raises(errors.UnavailableError):
-        store.run("copy_step", {"staged": staged, "jobs": [(source, [staged], "0")], "budget": 500})
+        store.run("copy_step", {**step, "operation": b"late"})
     with pytest.raises(errors.UnavailableError):
         store.run("copy", {**_copy_request(), "staged": staged, "staged_from": source})
     audit(store)

@@ -42,13 +42,15 @@ def test_a_restart_costs_no_error(tmp_path: Path) -> None:
     server.start()
     try:
         with open_namespace(server.url, "main") as namespace:
-            put(namespace, "/f")
+            with ThreadPoolExecutor(16) as pool:
+                list(pool.map(lambda i: put(namespace, f"/f{i}"), range(100)))
             server.stop()
             with pytest.raises(errors.UnavailableError):
                 put(namespace, "/g")
             server.start()
-            put(namespace, "/g")
-            assert namespace.usage().file_count == 2
+            with ThreadPoolExecutor(16) as pool:
+                list(pool.map(lambda i: put(namespace, f"/g{i}"), range(100)))
+            assert namespace.usage().file_count == 200
     finally:
         server.stop()
 
