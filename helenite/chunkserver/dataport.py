@@ -20,7 +20,7 @@ from helenite.chunkserver.layout import covering_blocks
 from helenite.chunkserver.store import ChunkStore, Sink
 from helenite.core import frames
 from helenite.core.checksum import block_checksums, block_count, digest
-from helenite.core.dataport import BUFFER_BYTES, DataConnection
+from helenite.core.dataport import DataConnection, configure
 from helenite.core.errors import (
     ChunkExistsError,
     HeleniteError,
@@ -205,10 +205,7 @@ class DataPort:
                 return
             self._connections.add(connection)
         try:
-            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                connection.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-            if not is_local:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            configure(connection)
             identity = self._store.identity
             connection.settimeout(TRANSFER_S)
             connection.sendall(frames.encode_greeting(identity.server_id, bytes.fromhex(identity.cluster_id)))

@@ -26,6 +26,44 @@ def block_checksums(data: memoryview | bytes | bytearray) -> bytes:
     return b"".join(_hash(view[start : start + BLOCK_BYTES]) for start in range(0, len(view), BLOCK_BYTES))
 
 
+class BlockChecksums:
+    """The packed checksums of data that arrives in pieces of any size."""
+
+    def __init__(self) -> None:
+        self._done: list[bytes] = []
+        self._partial = xxhash.xxh3_64()
+        self._partial_bytes = 0
+
+    def add(self, piece: memoryview) -> None:
+        """The next bytes."""
+        if self._partial_bytes:
+            head = piece[: BLOCK_BYTES - self._partial_bytes]
+            self._add_partial(head)
+            piece = piece[len(head) :]
+        whole = len(piece) // BLOCK_BYTES * BLOCK_BYTES
+        if whole:
+            self._done.append(block_checksums(piece[:whole]))
+        if whole < len(piece):
+            self._add_partial(piece[whole:])
+
+    def finish(self) -> bytes:
+        """All checksums; the last block may be short."""
+        if self._partial_bytes:
+            self._close_block()
+        return b"".join(self._done)
+
+    def _add_partial(self, piece: memoryview) -> None:
+        self._partial.update(piece)
+        self._partial_bytes += len(piece)
+        if self._partial_bytes == BLOCK_BYTES:
+            self._close_block()
+
+    def _close_block(self) -> None:
+        self._done.append(self._partial.digest())
+        self._partial.reset()
+        self._partial_bytes = 0
+
+
 def digest(checksums: bytes) -> bytes:
     """One 8-byte digest of a whole chunk, from its packed block checksums."""
     return _hash(checksums)

@@ -1,16 +1,18 @@
 """A connection to a chunkserver's data port: sends the requests of `core.frames` and receives their replies.
 
 Used by the client library and by chunkservers among themselves (chains, replication). One request at a time; a
-connection belongs to one thread. Transport trouble closes it and raises UnavailableError or DeadlineExceededError; a
-refusal by the server raises the server's error and leaves the connection usable.
+connection belongs to one thread. Transport trouble closes it and raises UnavailableError, DeadlineExceededError or
+ProtocolError; a refusal by the server raises the server's error and leaves the connection usable.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from collections.abc import Sequence as Many
+from dataclasses import replace
 from pathlib import Path
 
 from helenite.core import frames
@@ -29,8 +31,13 @@ from helenite.core.frames import (
 from helenite.core.model import ServerId
 
 Buffer = bytes | bytearray | memoryview
-BUFFER_BYTES = 1024 * 1024
-"""Socket buffers: a 64 KiB default makes sender and receiver wait for each other at every block."""
+UNIX_BUFFER_BYTES = 1024 * 1024
+"""Of unix sockets, whose default of 208 KiB makes sender and receiver take turns. TCP is left to the kernel, which
+grows its buffers further than a program without privileges may."""
+KEEPALIVE_S = 60
+"""Idle connections whose other end vanished without a word are noticed after this and a few probes."""
+PARTS_MAX = 64
+"""Buffers handed to one sendmsg; the kernel takes 1,024."""
 
 
 class DataConnection:
@@ -51,77 +58,91 @@ class DataConnection:
         ForeignClusterError when another server or cluster answers at the address.
         """
         deadline = time.monotonic() + timeout_s
-        if socket_path and Path(socket_path).exists():
-            local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made = cls._connect_unix(server, socket_path, deadline) if socket_path else None
+        if made is not None:
             try:
-                return cls._greet(local, socket_path, socket_path, server, cluster_id, deadline)
-            except (ForeignClusterError, UnavailableError):
-                local.close()  # another machine's path, or a leftover: TCP decides
-        host, _, port = address.rpartition(":")
+                made.check_greeting(server, cluster_id, deadline)
+            except (ForeignClusterError, UnavailableError, ProtocolError):
+                made.close()  # a leftover, or the path of another machine: TCP decides
+            else:
+                return made
+        made = cls._connect_tcp(server, address, deadline)
         try:
-            sock = socket.create_connection(
-                (host.strip("[]"), int(port)), timeout=max(0.01, deadline - time.monotonic())
-            )
-        except TimeoutError:
-            raise DeadlineExceededError(f"chunkserver {server} at {address} does not answer") from None
-        except OSError as error:
-            raise UnavailableError(f"chunkserver {server} at {address} cannot be reached: {error.strerror}") from error
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            return cls._greet(sock, None, address, server, cluster_id, deadline)
+            made.check_greeting(server, cluster_id, deadline)
         except BaseException:
-            sock.close()
+            made.close()
             raise
+        return made
 
     @classmethod
-    def _greet(
-        cls,
-        sock: socket.socket,
-        socket_path: str | None,
-        peer: str,
-        server: ServerId,
-        cluster_id: bytes | None,
-        deadline: float,
-    ) -> DataConnection:
-        made = cls(sock, f"chunkserver {server} at {peer}", is_local=socket_path is not None)
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-        if socket_path is not None:
-            try:
-                sock.settimeout(max(0.01, deadline - time.monotonic()))
-                sock.connect(socket_path)
-            except OSError as error:
-                raise UnavailableError(f"{socket_path}: {error.strerror}") from error
-        greeting = made._receive(GREETING_BYTES, deadline)
-        there, there_cluster = frames.parse_greeting(bytes(greeting))
-        if there != server or (cluster_id is not None and there_cluster != cluster_id):
-            raise ForeignClusterError(f"at {peer} is chunkserver {there}, not {server}")
-        return made
+    def _connect_unix(cls, server: ServerId, path: str, deadline: float) -> DataConnection | None:
+        if not Path(path).exists():
+            return None
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            configure(sock)
+            sock.settimeout(max(0.01, deadline - time.monotonic()))
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            return None
+        return cls(sock, f"chunkserver {server} at {path}", is_local=True)
+
+    @classmethod
+    def _connect_tcp(cls, server: ServerId, address: str, deadline: float) -> DataConnection:
+        peer = f"chunkserver {server} at {address}"
+        host, _, port = address.rpartition(":")
+        try:
+            target = (host.strip("[]"), int(port))
+            sock = socket.create_connection(target, timeout=max(0.01, deadline - time.monotonic()))
+        except TimeoutError:
+            raise DeadlineExceededError(f"{peer} does not answer") from None
+        except OSError as error:
+            raise UnavailableError(f"{peer} cannot be reached: {error.strerror}") from error
+        except ValueError:
+            raise UnavailableError(f"{peer} cannot be reached: that is no HOST:PORT") from None
+        configure(sock)
+        return cls(sock, peer, is_local=False)
+
+    def check_greeting(self, server: ServerId, cluster_id: bytes | None, deadline: float) -> None:
+        """ForeignClusterError unless the greeting is that of `server` (and of the cluster)."""
+        there, there_cluster = frames.parse_greeting(bytes(self._receive(GREETING_BYTES, deadline)))
+        if there != server:
+            raise ForeignClusterError(f"{self._peer}: chunkserver {there} answers there")
+        if cluster_id is not None and there_cluster != cluster_id:
+            raise ForeignClusterError(f"{self._peer} belongs to another cluster")
 
     def close(self) -> None:
         self._socket.close()
 
-    # Requests
+    def is_usable(self) -> bool:
+        """Whether an idle connection still stands. Nothing may have arrived on it, and not its end either."""
+        if self._socket.fileno() < 0:
+            return False
+        arrived = select.poll()
+        arrived.register(self._socket, select.POLLIN)
+        return not arrived.poll(0)
+
+    # Requests. `deadline_s` is how long the whole call may take.
 
     def write(self, request: WriteRequest, payload: Many[Buffer], deadline_s: float) -> tuple[Ack, ...]:
         """Store a chunk and wait for the acknowledgements of its chain."""
         deadline = time.monotonic() + deadline_s
         self.send_write(request, payload, deadline_s)
-        return self.receive_acks(max(0.01, deadline - time.monotonic()))
+        return self.receive_acks(deadline - time.monotonic())
 
     def send_write(self, request: WriteRequest, payload: Many[Buffer], deadline_s: float) -> None:
         """Send a WRITE; its acknowledgements are collected later, so that several servers work at once."""
-        self.start_write(request, deadline_s)
-        for piece in payload:
-            self.send_piece(piece, deadline_s)
+        head = frames.encode_write(replace(request, patience_ms=max(1, int(deadline_s * 1000))))
+        self._send([head, *payload], time.monotonic() + deadline_s)
 
     def start_write(self, request: WriteRequest, deadline_s: float) -> None:
-        """Send a WRITE's head only; pieces follow by `send_piece`."""
-        self._send(frames.encode_write(request), time.monotonic() + deadline_s)
+        """Send a WRITE's head only, with the request's own patience; pieces follow by `send_piece`."""
+        self._send([frames.encode_write(request)], time.monotonic() + deadline_s)
 
     def send_piece(self, piece: Buffer, deadline_s: float) -> None:
         """Send the next part of a payload."""
-        self._send(piece, time.monotonic() + deadline_s)
+        self._send([piece], time.monotonic() + deadline_s)
 
     def receive_acks(self, deadline_s: float) -> tuple[Ack, ...]:
         """The replicas that are durable now."""
@@ -131,28 +152,24 @@ class DataConnection:
     def read(self, request: ReadRequest, deadline_s: float) -> tuple[RangeReply, memoryview]:
         """The whole blocks that cover a range, with their checksums, not yet compared."""
         deadline = time.monotonic() + deadline_s
-        self._send(frames.encode_read(request), deadline)
+        self._send([frames.encode_read(request)], deadline)
         meta, payload = self._receive_reply(Verb.READ, deadline)
         return frames.parse_range(meta), payload
 
     def open(self, request: OpenRequest, deadline_s: float) -> tuple[RangeReply, int]:
         """A descriptor of the file that holds a chunk, for the caller to close; unix sockets only."""
         deadline = time.monotonic() + deadline_s
-        self._send(frames.encode_open(request), deadline)
-        self._set_timeout(deadline)
+        self._send([frames.encode_open(request)], deadline)
+        first, descriptors = self._receive_descriptors(deadline)
         try:
-            first, descriptors, _, _ = socket.recv_fds(self._socket, 1, 1)
-        except OSError as error:
-            raise self._broken(error) from error
-        try:
-            if not first:
-                raise self._broken(None)
             rest = self._receive(FRAME.size - 1, deadline)
-            meta, _ = self._receive_body(Verb.OPEN, frames.parse_frame(first + bytes(rest)), deadline)
+            meta, _ = self._receive_body(Verb.OPEN, self._parse_frame(first + bytes(rest)), deadline)
             if len(descriptors) != 1:
+                self.close()
                 raise ProtocolError(f"{self._peer} passed {len(descriptors)} descriptors")
+            reply = frames.parse_range(meta)
             os.set_inheritable(descriptors[0], False)  # noqa: FBT003 - children must not keep replicas open
-            return frames.parse_range(meta), descriptors.pop()
+            return reply, descriptors.pop()
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -160,8 +177,14 @@ class DataConnection:
     # Bytes
 
     def _receive_reply(self, verb: Verb, deadline: float) -> tuple[bytes, memoryview]:
-        frame = frames.parse_frame(self._receive(FRAME.size, deadline))
-        return self._receive_body(verb, frame, deadline)
+        return self._receive_body(verb, self._parse_frame(self._receive(FRAME.size, deadline)), deadline)
+
+    def _parse_frame(self, header: Buffer) -> Frame:
+        try:
+            return frames.parse_frame(header)
+        except ProtocolError:
+            self.close()
+            raise
 
     def _receive_body(self, verb: Verb, frame: Frame, deadline: float) -> tuple[bytes, memoryview]:
         if frame.verb is not verb:
@@ -172,10 +195,29 @@ class DataConnection:
             raise frames.parse_error(meta)
         return meta, self._receive(frame.payload_length, deadline)
 
-    def _send(self, data: Buffer, deadline: float) -> None:
+    def _receive_descriptors(self, deadline: float) -> tuple[bytes, list[int]]:
+        """The first byte of a reply and the descriptors that came with it."""
         self._set_timeout(deadline)
         try:
-            self._socket.sendall(data)
+            first, descriptors, _, _ = socket.recv_fds(self._socket, 1, 1)
+        except OSError as error:
+            raise self._broken(error) from error
+        if not first:
+            raise self._broken(None)
+        return first, descriptors
+
+    def _send(self, parts: list[Buffer], deadline: float) -> None:
+        """Send all parts, as far as they fit in one system call: a head travels with its small payload."""
+        self._set_timeout(deadline)
+        try:
+            sent = self._socket.sendmsg(parts[:PARTS_MAX])
+            for part in parts:
+                if sent >= len(part):
+                    sent -= len(part)
+                else:
+                    self._set_timeout(deadline)
+                    self._socket.sendall(memoryview(part)[sent:])
+                    sent = 0
         except OSError as error:
             raise self._broken(error) from error
 
@@ -205,3 +247,15 @@ class DataConnection:
         if isinstance(error, TimeoutError):
             return DeadlineExceededError(f"{self._peer} did not answer in time")
         return UnavailableError(f"{self._peer} ended the connection{f': {error.strerror}' if error else ''}")
+
+
+def configure(sock: socket.socket) -> None:
+    """Options of both ends of a data connection."""
+    if sock.family == socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER_BYTES)
+    else:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):  # else the system's two hours
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S // 4)

@@ -10,9 +10,11 @@ Requests have status 0. In a reply, status 0 is success; otherwise it is an erro
 in UTF-8 (core/errors.py) and which has no payload. After an error the connection stays usable: a server reads a
 WRITE's payload to its end before it refuses it. Meta and payload of the verbs:
 
-    WRITE request  handle u64, length u64, capability 8 B, target count u8, then for each further server of the
-                   chain: server id u16, address length u8, `host:port`, socket length u8, unix socket path.
-                   Payload: the chunk. The server forwards it while it arrives.
+    WRITE request  handle u64, length u64, capability 8 B, patience u32 (milliseconds that the sender will wait for
+                   the reply), target count u8, then for each further server of the chain: server id u16, address
+                   length u8, `host:port`, socket length u8, unix socket path (may be empty).
+                   Payload: the chunk. The server forwards it while it arrives, with less patience than it was
+                   given, so that a hop that hangs is left out before the sender gives up on all.
           reply    ack count u8, then for each replica that is durable: server id u16, digest 8 B. The digest is
                    checksum.digest over the block checksums that the server computed from what it received.
                    A hop that failed is missing from the list; the first server failing is an error.
@@ -23,12 +25,14 @@ WRITE's payload to its end before it refuses it. Meta and payload of the verbs:
           reply    offset u64 in the passed file, chunk length u64, checksums of all blocks. The descriptor comes
                    by SCM_RIGHTS together with the first byte of the reply.
 
-A zero-length chunk does not exist. Limits: meta 64 KiB, payload CHUNK_BYTES_MAX, six further servers in a chain.
+A zero-length chunk does not exist. Limits: meta 64 KiB, payload CHUNK_BYTES_MAX, six further servers in a chain,
+addresses and socket paths 255 bytes. What breaks these rules ends the connection.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -40,10 +44,13 @@ from helenite.core.model import CHUNK_BYTES_MAX, ChunkHandle, ServerId
 FRAME = struct.Struct(">BBHIQ")
 META_BYTES_MAX = 64 * 1024
 CHAIN_MAX = 6
+TEXT_BYTES_MAX = 255
+"""Longest address or socket path: its length is one byte."""
 CAPABILITY_BYTES = 8
 _GREETING = struct.Struct(">8sH16s")
 _MAGIC = b"HELENIT1"
-_WRITE = struct.Struct(">QQ8sB")
+_WRITE = struct.Struct(">QQ8sIB")
+_TARGET = struct.Struct(">HB")
 _READ = struct.Struct(">QQQ8s")
 _OPEN = struct.Struct(">Q8s")
 _RANGE = struct.Struct(">QQ")
@@ -80,12 +87,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class WriteRequest:
-    """Store `length` bytes as chunk `handle`, here and at `targets`."""
+    """Store `length` bytes as chunk `handle`, here and at `targets`, before `patience_ms` have passed."""
 
     handle: ChunkHandle
     length: int
     capability: bytes
     targets: tuple[Target, ...] = ()
+    patience_ms: int = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +142,7 @@ def capability_for(key: bytes, handle: ChunkHandle) -> bytes:
 
 def check_capability(key: bytes, handle: ChunkHandle, capability: bytes) -> None:
     """Raise BadCapabilityError unless `capability` is that of `handle`."""
-    if capability_for(key, handle) != capability:
+    if not hmac.compare_digest(capability_for(key, handle), capability):
         raise BadCapabilityError(f"the capability for chunk {handle:x} is not of this cluster")
 
 
@@ -176,23 +184,29 @@ def parse_error(meta: bytes) -> HeleniteError:
 
 
 def encode_write(request: WriteRequest) -> bytes:
+    """Header and meta; `length` bytes of payload must follow."""
     if len(request.targets) > CHAIN_MAX:
         raise ProtocolError(f"a chain has at most {CHAIN_MAX} further servers, not {len(request.targets)}")
-    parts = [_WRITE.pack(request.handle, request.length, request.capability, len(request.targets))]
-    for target in request.targets:
-        address, socket = target.address.encode(), target.socket.encode()
-        parts.append(struct.pack(">HB", target.server, len(address)) + address + bytes([len(socket)]) + socket)
-    return encode_frame(Verb.WRITE, b"".join(parts), request.length)
+    head = _WRITE.pack(request.handle, request.length, request.capability, request.patience_ms, len(request.targets))
+    return encode_frame(Verb.WRITE, head + b"".join(map(_encode_target, request.targets)), request.length)
+
+
+def _encode_target(target: Target) -> bytes:
+    address, socket = target.address.encode(), target.socket.encode()
+    if len(address) > TEXT_BYTES_MAX or len(socket) > TEXT_BYTES_MAX:
+        raise ProtocolError(f"the address of chunkserver {target.server} is too long for the data port")
+    return _TARGET.pack(target.server, len(address)) + address + bytes([len(socket)]) + socket
 
 
 def parse_write(meta: bytes) -> WriteRequest:
     try:
-        handle, length, capability, count = _WRITE.unpack_from(meta)
+        handle, length, capability, patience_ms, count = _WRITE.unpack_from(meta)
         at, targets = _WRITE.size, []
         for _ in range(count):
-            server, size = struct.unpack_from(">HB", meta, at)
-            address = meta[at + 3 : at + 3 + size].decode()
-            at += 3 + size
+            server, size = _TARGET.unpack_from(meta, at)
+            at += _TARGET.size
+            address = meta[at : at + size].decode()
+            at += size
             socket = meta[at + 1 : at + 1 + meta[at]].decode()
             at += 1 + meta[at]
             targets.append(Target(ServerId(server), address, socket))
@@ -200,7 +214,7 @@ def parse_write(meta: bytes) -> WriteRequest:
         raise ProtocolError("a WRITE's meta is malformed") from error
     if at != len(meta) or length < 1 or count > CHAIN_MAX:
         raise ProtocolError("a WRITE's meta is malformed")
-    return WriteRequest(ChunkHandle(handle), length, capability, tuple(targets))
+    return WriteRequest(ChunkHandle(handle), length, capability, tuple(targets), patience_ms)
 
 
 def encode_acks(acks: tuple[Ack, ...]) -> bytes:
@@ -210,10 +224,9 @@ def encode_acks(acks: tuple[Ack, ...]) -> bytes:
 
 
 def parse_acks(meta: bytes) -> tuple[Ack, ...]:
-    try:
-        return tuple(Ack(ServerId(server), digest) for server, digest in _ACK.iter_unpack(meta[1:]))
-    except struct.error as error:
-        raise ProtocolError("a WRITE's acknowledgement is malformed") from error
+    if not meta or len(meta) != 1 + meta[0] * _ACK.size:
+        raise ProtocolError("a WRITE's acknowledgement is malformed")
+    return tuple(Ack(ServerId(server), digest) for server, digest in _ACK.iter_unpack(meta[1:]))
 
 
 def encode_read(request: ReadRequest) -> bytes:
