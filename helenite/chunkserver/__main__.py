@@ -66,7 +66,7 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
     server = make_grpc_server(settings.threads)
     port = bind_grpc(server, settings.listen)
     address = f"{_advertised(settings, settings.listen)}:{port}"
-    dataport = DataPort(store, settings.connections_max)
+    dataport = DataPort(store, settings.connections_max, stopping.set)
     data_port, data_socket = dataport.bind(
         settings.data_listen, settings.data_socket or str(Path(settings.data_dir).absolute() / "data.sock")
     )

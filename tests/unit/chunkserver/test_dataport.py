@@ -6,7 +6,9 @@ import contextlib
 import os
 import random
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from helenite.core.errors import (
     InvalidRequestError,
     UnavailableError,
 )
-from helenite.core.frames import OpenRequest, ReadRequest, Target, WriteRequest, capability_for
+from helenite.core.frames import OpenRequest, ReadRequest, Target, WriteRequest, capability_for, encode_greeting
 from helenite.core.model import MIB, ChunkHandle, ServerId
 
 KEY = b"k" * 32
@@ -36,11 +38,19 @@ CLUSTER = "ab" * 16
 class Host:
     """One chunkserver's store and data port, in this process."""
 
-    def __init__(self, number: int, directory: Path, **options: int) -> None:
-        self.store = ChunkStore(directory, is_durable=False, **options)
+    def __init__(
+        self,
+        number: int,
+        directory: Path,
+        *,
+        capacity_bytes: int = 0,
+        connections_max: int = 200,
+        listen: str = "127.0.0.1:0",
+    ) -> None:
+        self.store = ChunkStore(directory, is_durable=False, capacity_bytes=capacity_bytes)
         self.store.adopt(CLUSTER, ServerId(number))
-        self.port = DataPort(self.store, connections_max=200)
-        tcp, self.socket = self.port.bind("127.0.0.1:0", str(directory / "data.sock"))
+        self.port = DataPort(self.store, connections_max)
+        tcp, self.socket = self.port.bind(listen, str(directory / "data.sock"))
         self.address = f"127.0.0.1:{tcp}"
         self.port.serve(KEY)
         self.id = ServerId(number)
@@ -67,6 +77,13 @@ def hosts(tmp_path: Path) -> Iterator[list[Host]]:
     yield made
     for host in made:
         host.close()
+
+
+def wait_until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        threading.Event().wait(0.01)
 
 
 def write_request(handle: int, length: int, targets: tuple[Target, ...] = ()) -> WriteRequest:
@@ -213,10 +230,83 @@ def test_garbage_ends_the_connection_and_nothing_else(hosts: list[Host]) -> None
     host, _, port = hosts[0].address.rpartition(":")
     for noise in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, b"\x01" + b"\0" * 15, b"\x09" + b"\0" * 200):
         with socket.create_connection((host, int(port)), timeout=5) as sock:
-            sock.sendall(noise)
-            sock.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(ConnectionResetError):
+            with contextlib.suppress(OSError):  # a reset may come at any step
+                sock.sendall(noise)
+                sock.shutdown(socket.SHUT_WR)
                 while sock.recv(4096):
                     pass
     connection = hosts[0].connect()
     assert len(connection.write(write_request(1, 3), (b"abc",), 5.0)) == 1
+
+
+def test_a_hop_that_hangs_is_left_out_before_the_sender_gives_up(hosts: list[Host]) -> None:
+    """The rest of the chain answers in time, so that the sender blames the right server (D9)."""
+    data = os.urandom(4 * MIB)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hung = Target(ServerId(7), f"127.0.0.1:{silent.getsockname()[1]}", "")
+        connection = hosts[0].connect()
+        acks = connection.write(write_request(1, len(data), (hung, hosts[2].target())), (data,), 2.0)
+        assert [ack.server for ack in acks] == [1]
+        with silent.accept()[0] as accepted:
+            accepted.sendall(encode_greeting(ServerId(7), bytes.fromhex(CLUSTER)))  # greets, then reads nothing
+            acks = connection.write(write_request(2, len(data), (hung, hosts[2].target())), (data,), 2.0)
+            assert [ack.server for ack in acks] == [1]
+
+
+def test_a_hop_that_was_restarted_is_reached_by_a_new_connection(hosts: list[Host], tmp_path: Path) -> None:
+    connection = hosts[0].connect()
+    chain = (hosts[1].target(),)
+    assert len(connection.write(write_request(1, 10, chain), (bytes(10),), 5.0)) == 2
+    address, _, port = hosts[1].address.rpartition(":")
+    hosts[1].close()
+    hosts[1] = Host(2, tmp_path / "2", listen=f"{address}:{port}")
+    assert len(connection.write(write_request(2, 10, chain), (bytes(10),), 5.0)) == 2
+
+
+def test_a_sender_that_leaves_in_the_middle_leaves_nothing(hosts: list[Host]) -> None:
+    connection = hosts[0].connect()
+    connection.start_write(write_request(1, 4 * MIB, (hosts[1].target(),)), 5.0)
+    connection.send_piece(bytes(3 * MIB), 5.0)
+    connection.close()
+    for host in hosts[:2]:
+        unfinished = host.store._directory / "chunks" / "unfinished"
+        wait_until(lambda unfinished=unfinished: not any(unfinished.iterdir()))  # type: ignore[misc]
+        assert host.store.chunk_count() == 0
+
+
+def test_closing_ends_idle_and_busy_connections_at_once(hosts: list[Host]) -> None:
+    idle, busy = hosts[0].connect(), hosts[0].connect(by_unix=True)
+    busy.start_write(write_request(1, 4 * MIB), 5.0)
+    busy.send_piece(bytes(MIB), 5.0)
+    began = time.monotonic()
+    hosts[0].port.close()
+    assert time.monotonic() - began < 2
+    assert not Path(hosts[0].socket).exists()
+    for connection in (idle, busy):
+        with pytest.raises(UnavailableError):
+            connection.receive_acks(5.0)
+    with pytest.raises(UnavailableError):
+        hosts[0].connect()
+
+
+def test_connections_beyond_the_limit_are_refused_and_the_others_go_on(tmp_path: Path) -> None:
+    host = Host(1, tmp_path, connections_max=2)
+    first, second = host.connect(), host.connect()
+    with pytest.raises(UnavailableError):
+        host.connect()
+    assert len(first.write(write_request(1, 10), (bytes(10),), 5.0)) == 1
+    second.close()
+    wait_until(lambda: len(host.port._connections) == 1)
+    host.connect()
+    host.close()
+
+
+def test_a_socket_path_that_is_too_long_gets_a_private_directory(tmp_path: Path) -> None:
+    directory = tmp_path / ("x" * 100)
+    host = Host(1, directory)
+    private = Path(host.socket).parent
+    assert private != directory
+    assert private.stat().st_mode & 0o777 == 0o700
+    assert host.connect(by_unix=True).is_local
+    host.close()
+    assert not private.exists()

@@ -1,0 +1,207 @@
+"""One data connection: reads its requests, one after the other, and answers each (core/frames.py).
+
+Used by `dataport`, which runs each session in a thread of its own. A WRITE is stored and forwarded while it arrives, a
+READ is sent from the file by the kernel, an OPEN passes the file's descriptor. What is read is not compared with its
+checksums here: whoever receives it does that with the bytes it got (D10), and asks for a verification when they differ.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import socket
+
+from helenite.chunkserver.forwarding import Forward, Hops
+from helenite.chunkserver.layout import covering_blocks
+from helenite.chunkserver.store import ChunkStore, Replica, Sink
+from helenite.core import frames
+from helenite.core.checksum import BlockChecksums, block_count, digest
+from helenite.core.errors import ChunkExistsError, HeleniteError, InvalidRequestError, ProtocolError
+from helenite.core.frames import FRAME, Ack, Frame, OpenRequest, RangeReply, ReadRequest, Verb, WriteRequest
+from helenite.core.model import BLOCK_BYTES, MIB, ChunkHandle
+
+log = logging.getLogger(__name__)
+
+PIECE_BYTES = MIB
+"""Most of a chunk that is received before it is passed on and written."""
+TRANSFER_S = 30.0
+"""Longest silence of a client in the middle of a request or a reply; then the connection is given up."""
+_MORE = getattr(socket, "MSG_MORE", 0)
+
+
+class Session:
+    """The server's end of one connection, greeted already."""
+
+    def __init__(self, connection: socket.socket, store: ChunkStore, key: bytes, hops: Hops) -> None:
+        self._socket = connection
+        self._store = store
+        self._key = key
+        self._hops = hops
+
+    def answer(self) -> bool:
+        """Read one request and answer it; False when the client has gone.
+
+        OSError and ProtocolError mean that the connection is of no more use.
+        """
+        head = self._receive_head()
+        if head is None:
+            return False
+        frame = frames.parse_frame(head)
+        meta = bytes(self._receive(bytearray(frame.meta_length)))
+        try:
+            match frame.verb:
+                case Verb.WRITE:
+                    self._write(frame, frames.parse_write(meta))
+                case Verb.READ:
+                    self._read(frames.parse_read(meta))
+                case Verb.OPEN:
+                    self._open(frames.parse_open(meta))
+        except ProtocolError:
+            raise
+        except HeleniteError as error:
+            self._socket.sendall(frames.encode_error(frame.verb, error))
+        return True
+
+    # WRITE
+
+    def _write(self, frame: Frame, request: WriteRequest) -> None:
+        if frame.payload_length != request.length:
+            raise ProtocolError("a WRITE's payload has another length than its meta says")
+        try:
+            frames.check_capability(self._key, request.handle, request.capability)
+            sink = self._begin(request)
+        except HeleniteError:
+            self._drain(request.length)
+            raise
+        forward = Forward(self._hops, request)
+        left = request.length
+        try:
+            buffer = memoryview(bytearray(min(left, PIECE_BYTES)))
+            while left:
+                piece = self._receive_piece(buffer, left)
+                left -= len(piece)
+                forward.send(piece)
+                sink.write(piece)
+            own = Ack(self._store.identity.server_id, sink.seal())
+        except HeleniteError:
+            forward.give_up()
+            self._drain(left)
+            raise
+        except OSError:
+            forward.give_up()
+            raise
+        finally:
+            sink.abort()
+        self._socket.sendall(frames.encode_acks((own, *forward.acks())))
+
+    def _begin(self, request: WriteRequest) -> Sink | Comparison:
+        try:
+            return self._store.begin(request.handle, request.length)
+        except ChunkExistsError:
+            # A repeat after a lost reply: the same bytes are a success, other bytes are not (chunks are immutable).
+            return Comparison(self._store, request.handle, request.length)
+
+    def _drain(self, left: int) -> None:
+        """Read a refused payload to its end, so that the connection stays usable and the client reads the reason."""
+        buffer = memoryview(bytearray(min(left, PIECE_BYTES)))
+        while left:
+            left -= len(self._receive_piece(buffer, left))
+
+    # READ, OPEN
+
+    def _read(self, request: ReadRequest) -> None:
+        frames.check_capability(self._key, request.handle, request.capability)
+        with self._store.open(request.handle) as replica:
+            if request.length < 1 or request.offset + request.length > replica.length:
+                raise InvalidRequestError(f"chunk {request.handle:x} has {replica.length} bytes")
+            start, size = covering_blocks(request.offset, request.length, replica.length)
+            checksums = replica.checksums(start // BLOCK_BYTES, block_count(size))
+            head = frames.encode_range(Verb.READ, RangeReply(replica.length, start, checksums), size)
+            self._socket.sendall(head, _MORE)
+            try:
+                self._send_file(replica, start, size)
+            except OSError as error:
+                if error.errno == errno.EIO:  # the disk, not the network
+                    self._store.quarantine(request.handle)
+                raise
+
+    def _send_file(self, replica: Replica, start: int, size: int) -> None:
+        """Have the kernel send a part of a replica, waiting for the client as long as it makes progress."""
+        offset, end = replica.offset + start, replica.offset + start + size
+        while offset < end:
+            try:
+                count = os.sendfile(self._socket.fileno(), replica.descriptor, offset, end - offset)
+            except BlockingIOError:
+                self._wait_writable()
+                continue
+            if count == 0:
+                raise ConnectionAbortedError("a replica's file was cut short while it was sent")
+            offset += count
+
+    def _wait_writable(self) -> None:
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLOUT)
+        if not waiting.poll(TRANSFER_S * 1000):
+            raise TimeoutError("the client does not read")
+
+    def _open(self, request: OpenRequest) -> None:
+        frames.check_capability(self._key, request.handle, request.capability)
+        if self._socket.family != socket.AF_UNIX:
+            raise InvalidRequestError("descriptors are passed over unix sockets only")
+        with self._store.open(request.handle) as replica:
+            checksums = replica.checksums(0, block_count(replica.length))
+            head = frames.encode_range(Verb.OPEN, RangeReply(replica.length, replica.offset, checksums))
+            count = socket.send_fds(self._socket, [head], [replica.descriptor])
+            self._socket.sendall(head[count:])
+
+    # Bytes
+
+    def _receive_head(self) -> bytearray | None:
+        """A frame's header; None when the client ended the connection between requests."""
+        head = bytearray(FRAME.size)
+        # An idle connection may stay: it costs a sleeping thread, keep-alive ends it when its other end is gone.
+        self._socket.settimeout(None)
+        count = self._socket.recv_into(head)
+        self._socket.settimeout(TRANSFER_S)
+        return self._receive(head, count) if count else None
+
+    def _receive(self, into: bytearray, at: int = 0) -> bytearray:
+        view = memoryview(into)
+        while at < len(into):
+            count = self._socket.recv_into(view[at:])
+            if count == 0:
+                raise ConnectionResetError("the client left in the middle of a request")
+            at += count
+        return into
+
+    def _receive_piece(self, buffer: memoryview, left: int) -> memoryview:
+        """The next bytes of a payload, as many as came; valid until the next call."""
+        count = self._socket.recv_into(buffer, min(left, len(buffer)))
+        if count == 0:
+            raise ConnectionResetError("the client left in the middle of a chunk")
+        return buffer[:count]
+
+
+class Comparison:
+    """Takes the bytes of a chunk that is here already and seals only if they are the same."""
+
+    def __init__(self, store: ChunkStore, handle: ChunkHandle, length: int) -> None:
+        self._store = store
+        self._handle = handle
+        self._length = length
+        self._checksums = BlockChecksums()
+
+    def write(self, piece: memoryview) -> None:
+        self._checksums.add(piece)
+
+    def seal(self) -> bytes:
+        """The digest; ChunkExistsError when the chunk has other content, ChunkCorruptError when it is damaged."""
+        computed = digest(self._checksums.finish())
+        if self._store.verify(self._handle) != (self._length, computed):
+            raise ChunkExistsError(f"chunk {self._handle:x} is here with other content")
+        return computed
+
+    def abort(self) -> None:
+        """Nothing was stored."""
