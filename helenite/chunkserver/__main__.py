@@ -62,7 +62,7 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
     The ports are bound before the registration that announces them, and serve only after it: the key that
     capabilities are checked with comes with it.
     """
-    peers = Peers(store, settings.masters)
+    peers = Peers(store, settings.masters, on_crash=stopping.set)
     server = make_grpc_server(settings.threads)
     port = bind_grpc(server, settings.listen)
     address = f"{_advertised(settings, settings.listen)}:{port}"

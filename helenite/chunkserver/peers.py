@@ -61,7 +61,7 @@ class Place:
 class Peers:
     """Talks to the masters."""
 
-    def __init__(self, store: ChunkStore, masters: tuple[str, ...]) -> None:
+    def __init__(self, store: ChunkStore, masters: tuple[str, ...], on_crash: Callable[[], None]) -> None:
         self._store = store
         self._seeds = masters
         self._masters: dict[str, ClusterStub] = {}
@@ -72,7 +72,7 @@ class Peers:
         self._copied: dict[ChunkHandle, HeleniteError | None] = {}
         self._running: set[ChunkHandle] = set()
         self._orders = ThreadPoolExecutor(ORDERS_AT_ONCE, thread_name_prefix="orders")
-        self._worker = Worker("heartbeat", self._run)
+        self._worker = Worker("heartbeat", self._run, on_crash)
         self._add_masters(masters)
 
     def stop(self) -> None:
@@ -122,6 +122,8 @@ class Peers:
             corrupt=corrupt,
         )
         for master in list(self._masters):
+            if master not in self._masters:
+                continue  # an earlier master of this round says that it is gone
             try:
                 is_leader = self._beat(master, request)
             except HeleniteError as error:
