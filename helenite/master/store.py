@@ -62,7 +62,7 @@ WATCHERS_MAX = 256
 """Connections that wait for the feed."""
 WATCH_S_MAX = 60.0
 ATTEMPTS = 3
-"""Of one call whose connection breaks: after a restart of Redis all idle connections are broken, some calls meet two."""
+"""Of one call whose connection breaks: a restart of Redis breaks all idle connections, and some calls meet two."""
 _SCRIPTS = Path(__file__).parent / "scripts"
 _PRELUDES = re.compile(r"-- prelude: ([a-z ]+)\n")
 _T = TypeVar("_T")
