@@ -32,6 +32,7 @@ from helenite.master.maintenance import Maintenance
 from helenite.master.membership import Liveness, Membership
 from helenite.master.namespace import Namespace
 from helenite.master.namespace_service import NamespaceService
+from helenite.master.repairer import Repairer
 from helenite.master.store import Store
 from helenite.master.survey import Survey
 
@@ -77,6 +78,7 @@ class Parts:
     membership: Membership
     leadership: Leadership
     maintenance: Maintenance
+    repairer: Repairer
     allocator: Allocator
     survey: Survey
 
@@ -92,6 +94,7 @@ def assemble(settings: MasterSettings, namespace: Namespace, master_id: str) -> 
         membership,
         leadership,
         Maintenance(namespace, leadership, trash_s=settings.trash_s, gc_grace_s=settings.gc_grace_s),
+        Repairer(namespace, membership, leadership, settings.replicas, clock),
         Allocator(namespace, membership, rules, secrets.randbits(64)),
         Survey(namespace, membership, settings.replicas, clock),
     )
@@ -107,7 +110,7 @@ def make_server(settings: MasterSettings, parts: Parts) -> tuple[grpc.Server, he
 
     admin = AdminService(namespace, membership, parts.leadership, parts.survey, settings.replicas)
     add_NamespaceServicer_to_server(NamespaceService(namespace, parts.allocator, usage), server)
-    add_ClusterServicer_to_server(ClusterService(namespace, membership, parts.leadership), server)
+    add_ClusterServicer_to_server(ClusterService(namespace, membership, parts.leadership, parts.repairer), server)
     add_AdminServicer_to_server(admin, server)
     healthy = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
@@ -132,7 +135,7 @@ def serve(settings: MasterSettings, stopping: threading.Event) -> None:
             if ending.wait(MEMBER_TTL_S / 3):
                 return
 
-    loops = (parts.leadership, parts.maintenance, Worker("announce", announce))
+    loops = (parts.leadership, parts.maintenance, parts.repairer, Worker("announce", announce))
     server.start()
     for loop in loops:
         loop.start()

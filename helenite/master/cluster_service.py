@@ -11,13 +11,15 @@ from collections.abc import Iterator
 import grpc
 
 from helenite.core.errors import InvalidRequestError, UnavailableError
+from helenite.core.frames import capability_for
 from helenite.core.model import ChunkHandle, ServerId
 from helenite.core.pb import common_pb2, master_pb2
 from helenite.core.pb.master_pb2_grpc import ClusterServicer
-from helenite.core.wire import chunkserver_from_message, chunkserver_to_message, errors_as_status
+from helenite.core.wire import chunkserver_from_message, chunkserver_to_message, errors_as_status, failure_from_message
 from helenite.master.leadership import Leadership
 from helenite.master.membership import Membership
 from helenite.master.namespace import Namespace
+from helenite.master.repairer import Repairer
 
 HEARTBEAT_MS = 1_000
 DELETIONS_MAX = 1_000
@@ -29,10 +31,13 @@ MEMBER_TTL_S = 10
 class ClusterService(ClusterServicer):
     """Membership over gRPC."""
 
-    def __init__(self, namespace: Namespace, membership: Membership, leadership: Leadership) -> None:
+    def __init__(
+        self, namespace: Namespace, membership: Membership, leadership: Leadership, repairer: Repairer
+    ) -> None:
         self._namespace = namespace
         self._membership = membership
         self._leadership = leadership
+        self._repairer = repairer
 
     def Register(self, request: master_pb2.RegisterRequest, context: grpc.ServicerContext) -> master_pb2.RegisterReply:
         with errors_as_status(context):
@@ -57,13 +62,39 @@ class ClusterService(ClusterServicer):
                 return master_pb2.HeartbeatReply(must_register=True)
             if self._leadership.epoch is None:
                 return master_pb2.HeartbeatReply()
+            self._hear_results(request)
             if request.deleted:
                 self._namespace.confirm_deletions(server.id, tuple(map(ChunkHandle, request.deleted)))
             return master_pb2.HeartbeatReply(
                 must_report=self._membership.take_must_report(server.id),
                 delete=self._namespace.take_deletions(server.id, DELETIONS_MAX),
+                replicate=self._replicate_orders(server.id),
                 masters=self._namespace.master_addresses(),
             )
+
+    def _hear_results(self, request: master_pb2.HeartbeatRequest) -> None:
+        server = ServerId(request.server.id)
+        results = [
+            (ChunkHandle(r.handle), failure_from_message(r.failure) if r.HasField("failure") else None)
+            for r in request.copied
+        ]
+        self._repairer.note_copied(server, results)
+        self._repairer.note_corrupt(server, map(ChunkHandle, request.corrupt))
+
+    def _replicate_orders(self, server: ServerId) -> list[master_pb2.Replicate]:
+        orders = self._repairer.orders_for(server)
+        if not orders:
+            return []
+        known = {found.id: chunkserver_to_message(found) for found in self._membership.servers()}
+        key = self._namespace.capability_key
+        return [
+            master_pb2.Replicate(
+                handle=order.handle,
+                sources=[known[source] for source in order.sources if source in known],
+                capability=capability_for(key, order.handle),
+            )
+            for order in orders
+        ]
 
     def ReportChunks(
         self, request_iterator: Iterator[master_pb2.ChunkReport], context: grpc.ServicerContext

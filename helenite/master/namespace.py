@@ -206,6 +206,11 @@ class Namespace:
         """Note that a server no longer holds a chunk; False when the chunk is not in the table."""
         return self._change_replica(handle, server, epoch, is_held=False)
 
+    def drop_replica(self, handle: ChunkHandle, server: ServerId, keep: int, epoch: int) -> bool:
+        """Take a surplus replica out of the table and order its deletion; False when fewer than `keep` would stay."""
+        request = {"handle": handle, "server": server.to_bytes(2, "big"), "keep": keep, "epoch": epoch}
+        return bool(self._store.run("drop_replica", request)[0])
+
     def _change_replica(self, handle: ChunkHandle, server: ServerId, epoch: int, *, is_held: bool) -> bool:
         request = {"handle": handle, "server": server.to_bytes(2, "big"), "epoch": epoch, "is_held": is_held}
         return bool(self._store.run("change_replicas", request)[0])

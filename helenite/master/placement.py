@@ -23,15 +23,22 @@ def usable_servers(servers: Sequence[Chunkserver], exclude: frozenset[ServerId],
 
 def choose_chain(servers: Sequence[Chunkserver], count: int, rng: random.Random) -> tuple[ServerId, ...]:
     """Up to `count` of `servers` for one chunk, primary first; fewer when there are not so many."""
-    left = list(servers)
+    left = {server.id: server for server in servers}
     chosen: list[Chunkserver] = []
-    while left and len(chosen) < count:
-        best = min(_crowding(server, chosen) for server in left)
-        candidates = [server for server in left if _crowding(server, chosen) == best]
-        picked = rng.choices(candidates, weights=[1 + server.free_bytes for server in candidates])[0]
-        chosen.append(picked)
-        left.remove(picked)
+    while len(chosen) < count and (picked := choose_next(list(left.values()), chosen, rng)) is not None:
+        chosen.append(left.pop(picked))
     return tuple(server.id for server in chosen)
+
+
+def choose_next(
+    candidates: Sequence[Chunkserver], chosen: Sequence[Chunkserver], rng: random.Random
+) -> ServerId | None:
+    """One more server for a chunk that `chosen` have already; None when there is no candidate."""
+    if not candidates:
+        return None
+    best = min(_crowding(server, chosen) for server in candidates)
+    least_crowded = [server for server in candidates if _crowding(server, chosen) == best]
+    return rng.choices(least_crowded, weights=[1 + server.free_bytes for server in least_crowded])[0].id
 
 
 def _crowding(server: Chunkserver, chosen: Sequence[Chunkserver]) -> tuple[int, int]:

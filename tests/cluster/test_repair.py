@@ -1,0 +1,83 @@
+"""Redundancy comes back by itself: after a server's death, after rot, after writes with too few servers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+from tests.support.cluster import Cluster
+
+SETTINGS = {"HELENITE_SUSPECT_AFTER_S": "2", "HELENITE_DEAD_AFTER_S": "4"}
+
+
+def wait_healthy(cluster: Cluster, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while cluster.helenite("fsck").returncode != 0:
+        assert time.monotonic() < deadline, cluster.helenite("fsck").stdout
+        threading.Event().wait(0.5)
+
+
+def fill(cluster: Cluster, count: int) -> dict[str, bytes]:
+    contents = {f"{number}": os.urandom(2_000_000 if number % 4 == 0 else 20_000) for number in range(count)}
+    with httpx.Client(base_url=cluster.url, timeout=60) as client:
+        for name, content in contents.items():
+            client.put(f"/{name}", content=content).raise_for_status()
+    return contents
+
+
+def check(cluster: Cluster, contents: dict[str, bytes]) -> None:
+    with httpx.Client(base_url=cluster.url, timeout=60) as client:
+        for name, content in contents.items():
+            assert client.get(f"/{name}").content == content
+
+
+def test_a_lost_server_is_made_up_for_and_its_return_leaves_no_surplus(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "c", "--chunkservers", "4", environment=SETTINGS) as cluster:
+        contents = fill(cluster, 60)
+        victim = psutil.Process(cluster.status()["chunkservers"][0]["pid"])
+        victim.suspend()
+        deadline = time.monotonic() + 30
+        while cluster.status()["chunks"]["under_replicated"] == 0:
+            assert time.monotonic() < deadline
+        while cluster.status()["chunks"]["under_replicated"] > 0:
+            assert time.monotonic() < deadline + 30, cluster.status()["chunks"]
+        check(cluster, contents)
+        victim.resume()
+        wait_healthy(cluster)
+        deadline = time.monotonic() + 60
+        while (
+            sum(server["chunks"] for server in cluster.status()["chunkservers"])
+            > 3 * cluster.status()["chunks"]["total"]
+        ):
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.5)
+        wait_healthy(cluster)
+        check(cluster, contents)
+
+
+def test_rotten_replicas_are_replaced(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "c", environment=SETTINGS) as cluster:
+        contents = fill(cluster, 12)
+        for path in (tmp_path / "c" / "chunkserver-1").glob("chunks/??/*"):
+            os.truncate(path, path.stat().st_size // 2)
+        cluster.check_fsck(1)
+        wait_healthy(cluster)
+        check(cluster, contents)
+
+
+def test_what_was_written_with_two_servers_gets_its_third_copy(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "c", environment=SETTINGS) as cluster:
+        early = fill(cluster, 5)
+        victim = psutil.Process(cluster.status()["chunkservers"][2]["pid"])
+        victim.suspend()
+        late = {f"late {number}": os.urandom(30_000) for number in range(5)}
+        with httpx.Client(base_url=cluster.url, timeout=60) as client:
+            for name, content in late.items():
+                client.put(f"/{name}", content=content).raise_for_status()
+        victim.resume()
+        wait_healthy(cluster)
+        check(cluster, early | late)
