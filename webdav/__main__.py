@@ -15,12 +15,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 
 from helenite.config import GatewaySettings
 from helenite.core.errors import ConfigurationError
 from helenite.core.process import die_with_parent, start_logging, tell_ready
+from webdav.probes import STAMP_BYTES
 
 log = logging.getLogger("webdav")
 
@@ -46,18 +48,18 @@ class Child:
     restart_at: float = 0.0
     backoff_s: float = field(default=BACKOFF_MIN_S)
 
-    def start(self, host: str, port: int, gateway_id: str) -> None:
-        """Start it now; a pipe tells when it serves."""
+    def start(self, host: str, port: int, gateway_id: str, stamp: int) -> None:
+        """Start it now; a pipe tells when it serves. `stamp` is the descriptor that all workers share."""
         self._close_pipe()
         self.ready_pipe, theirs = os.pipe()
-        place = f"{host} {port} {gateway_id} {self.number} {os.getpid()}".split()
+        place = f"{host} {port} {gateway_id} {self.number} {os.getpid()} {stamp}".split()
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "webdav", "--worker", *place],
                 env=os.environ | {"HELENITE_READY_FD": str(theirs)},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's Ctrl-C reaches the parent alone, which stops them in order
-                pass_fds=(theirs,),
+                pass_fds=(theirs, stamp),
             )
         finally:
             os.close(theirs)
@@ -107,6 +109,8 @@ class Parent:
         self._children = [Child(number) for number in range(settings.workers)]
         self._wake, self._wake_writer = os.pipe()
         self._was_ready = False
+        self._stamp = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this process
+        self._stamp.truncate(STAMP_BYTES)
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit status."""
@@ -133,7 +137,7 @@ class Parent:
             now = time.monotonic()
             for child in self._children:
                 if child.process is None and child.restart_at <= now:
-                    child.start(host, port, self._gateway_id)
+                    child.start(host, port, self._gateway_id, self._stamp.fileno())
             if self._wait(now):
                 return 0
             for child in self._children:
@@ -193,7 +197,7 @@ def hold_port(host: str, port: int) -> socket.socket:
 def main(arguments: list[str] | None = None) -> int:
     """The parent, or with `--worker` one of its workers."""
     parser = argparse.ArgumentParser(prog="python -m webdav", description="Helenite's WebDAV gateway.")
-    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
         settings = GatewaySettings.from_env(os.environ)
@@ -211,8 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run_worker(settings: GatewaySettings, words: list[str]) -> int:
     from webdav.worker import Place, run  # noqa: PLC0415 - only workers pay for gRPC and WsgiDAV
 
-    host, port, gateway_id, number, parent_pid = words
-    return run(settings, Place(host, int(port), gateway_id, int(number), int(parent_pid)))
+    host, port, gateway_id, number, parent_pid, stamp = words
+    return run(settings, Place(host, int(port), gateway_id, int(number), int(parent_pid), int(stamp)))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from helenite.core.errors import InvalidPathError
 from helenite.core.paths import ROOT
 from webdav.auth import Authentication, Users
 from webdav.errors import answer
+from webdav.probes import Stamp
 from webdav.provider import Provider
 from webdav.request import PATH_KEY
 from webdav.requests import Resolver
@@ -35,8 +36,9 @@ class Application(WsgiDAVApp):  # type: ignore[misc]
         allowed_hosts: tuple[str, ...] = (),
         may_be_open: bool = True,
         clock: Clock | None = None,
+        stamp: Stamp | None = None,
     ) -> None:
-        self.provider = Provider(file_system, clock or Clock())
+        self.provider = Provider(file_system, clock or Clock(), stamp or Stamp())
         super().__init__(
             {
                 "provider_mapping": {"/": self.provider},

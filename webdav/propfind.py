@@ -55,7 +55,7 @@ def _fetch(
     if with_members and not request.if_lists:
         request.demand_right(Verb.READ)
         try:
-            return request.file_system.list(request.path, **wanted)
+            return _list(request, wanted)
         except WrongKindError:
             pass  # a file has no members; Depth 1 means the file alone
     resource = request.find(
@@ -64,8 +64,15 @@ def _fetch(
     evaluate_if_header(request, resource)
     resource = found(resource, request.path)
     if with_members and isinstance(resource, Directory):
-        return request.file_system.list(request.path, **wanted)
+        return _list(request, wanted)
     return resource.view, None
+
+
+def _list(request: Request, wanted: dict[str, bool]) -> tuple[EntryView, Iterator[EntryView]]:
+    probes = request.provider.probes
+    stamp = probes.stamp()
+    view, members = request.file_system.list(request.path, **wanted)
+    return view, probes.observe(request.path, members, stamp) if request.is_from_finder else members
 
 
 def _facts(request: Request) -> Facts:

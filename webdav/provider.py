@@ -21,6 +21,7 @@ from helenite.core.errors import EntryNotFoundError
 from helenite.core.model import Entry, EntryView, Usage
 from helenite.core.paths import Path, format_path
 from helenite.core.pb import common_pb2
+from webdav.probes import Probes, Stamp
 from webdav.urls import format_href, parse_url_path
 
 USAGE_S = 10.0
@@ -120,8 +121,9 @@ Resource = File | Directory
 class Provider(DAVProvider):  # type: ignore[misc]
     """Finds resources in one FileSystem."""
 
-    def __init__(self, file_system: FileSystem, clock: Clock) -> None:
+    def __init__(self, file_system: FileSystem, clock: Clock, stamp: Stamp) -> None:
         super().__init__()
+        self.probes = Probes(stamp, clock)
         self.file_system = file_system
         self.clock = clock
         self._usage: tuple[float, Usage] | None = None

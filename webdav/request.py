@@ -15,6 +15,7 @@ from helenite.core.paths import Path
 from webdav.body import Body
 from webdav.errors import refusal
 from webdav.preconditions import Conditionals, IfList, parse_if
+from webdav.probes import FINDER
 from webdav.provider import Provider, Resource
 from webdav.rights import Verb, demand
 from webdav.urls import format_href, normalize_host, parse_destination
@@ -60,6 +61,11 @@ class Request:
     def demand_right(self, verb: Verb, path: Path | None = None) -> None:
         """PermissionDeniedError unless the caller may do this to `path` or the target."""
         demand(self.principal, verb, self.path if path is None else path)
+
+    @property
+    def is_from_finder(self) -> bool:
+        """Whether macOS asks, which probes for names that nobody has (see `probes`)."""
+        return (self.header("User-Agent") or "").startswith(FINDER)
 
     # Headers
 

@@ -14,9 +14,11 @@ from wsgidav.dav_error import DAVError
 from wsgidav.mw.base_mw import BaseMiddleware
 from wsgidav.request_server import RequestServer
 
-from helenite.core.errors import HeleniteError
+from helenite.core.errors import EntryNotFoundError, HeleniteError
+from helenite.core.paths import format_path
 from webdav import locking, moving, propfind, proppatch, reading, writing
 from webdav.errors import ALLOWED, answer
+from webdav.probes import is_probe_name
 from webdav.provider import Provider
 from webdav.request import Request
 from webdav.response import BodyPiece, Response, empty
@@ -38,7 +40,7 @@ class Requests(RequestServer):  # type: ignore[misc]
         request = Request(environ, self._provider, self._allowed_hosts)
         method = METHODS.get(request.method)
         try:
-            response = method(request) if method else empty(501, [("Allow", ALLOWED)])
+            response = _respond(request, method)
         except (HeleniteError, DAVError) as error:
             response = answer(error, request.method, request.href)
             if response.status >= 500:
@@ -62,6 +64,26 @@ METHODS: dict[str, Callable[[Request], Response]] = {
     "LOCK": locking.lock,
     "UNLOCK": locking.unlock,
 }
+
+
+READS = frozenset({"GET", "HEAD", "PROPFIND"})
+NAMING = frozenset({"PUT", "MKCOL", "LOCK"})
+"""Methods that can bring the name they are sent to."""
+TREES = frozenset({"COPY", "MOVE"})
+"""Methods that can bring any number of names."""
+
+
+def _respond(request: Request, method: Callable[[Request], Response] | None) -> Response:
+    if method is None:
+        return empty(501, [("Allow", ALLOWED)])
+    probes = request.provider.probes
+    if request.method in READS and request.is_from_finder and probes.is_absent(request.path):
+        raise EntryNotFoundError(f"there is no {format_path(request.path)}")
+    try:
+        return method(request)
+    finally:  # also after a failure: its mutation may have happened
+        if request.method in TREES or (request.method in NAMING and any(map(is_probe_name, request.path[-1:]))):
+            probes.forget()
 
 
 class Resolver(BaseMiddleware):  # type: ignore[misc]

@@ -20,6 +20,7 @@ from helenite.core.pb import master_pb2
 from helenite.core.process import Worker, die_with_parent, start_logging, stop_event_on_signals, tell_ready
 from webdav.app import Application
 from webdav.auth import Users
+from webdav.probes import Stamp
 from webdav.server import LazyTls, Server
 
 log = logging.getLogger("webdav")
@@ -32,13 +33,17 @@ PATIENCE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where this worker stands: the gateway's address and id, the worker's number, its parent's process id."""
+    """Where this worker stands: the gateway's address and id, the worker's number, its parent's process id.
+
+    `stamp` is the descriptor of the file that all workers share (see `probes`).
+    """
 
     host: str
     port: int
     gateway_id: str
     number: int
     parent_pid: int
+    stamp: int
 
 
 def is_loopback(host: str) -> bool:
@@ -65,7 +70,9 @@ def serve(settings: GatewaySettings, place: Place, file_system: FileSystem, stop
     may_be_open = settings.is_open or is_loopback(place.host)
     if not may_be_open and place.number == 0:
         _demand_users(file_system, place, stopping)
-    app = Application(file_system, allowed_hosts=settings.allowed_hosts, may_be_open=may_be_open)
+    app = Application(
+        file_system, allowed_hosts=settings.allowed_hosts, may_be_open=may_be_open, stamp=Stamp(place.stamp)
+    )
     server = Server(
         (place.host, place.port), app, threads=settings.threads, timeout_s=settings.idle_timeout_s, reuse_port=True
     )
