@@ -1,6 +1,6 @@
 """Every known defect of WsgiDAV 4.4: ours must pass each probe, and the stock server must fail it.
 
-The numbers are those of the list in webdav/COMPLIANCE.md. A probe that the stock server passes proves nothing, so that
+webdav/COMPLIANCE.md refers to the numbers. A probe that the stock server passes proves nothing, so that
 is a failure too; it tells when a new version has mended something.
 """
 

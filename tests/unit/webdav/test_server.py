@@ -1,6 +1,6 @@
 """The HTTP layer: each defect of stock cheroot 11.1 is shown on the stock server and absent from ours.
 
-The applications here are bare WSGI, so that only the server is tested. Numbers are those of webdav/COMPLIANCE.md.
+The applications here are bare WSGI, so that only the server is tested. webdav/COMPLIANCE.md refers to the numbers.
 """
 
 from __future__ import annotations
