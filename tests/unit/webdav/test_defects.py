@@ -138,12 +138,12 @@ def _(client: Client) -> None:
 
 @probe("9 idle connections after chunked PUTs hold no threads")
 def _(client: Client) -> None:
-    idle = [client.connect() for _ in range(4)]
+    idle = [client.connect() for _ in range(8)]  # twice the threads
     try:
         for number, connection in enumerate(idle):
             head = client.head("PUT", f"/c{number}", {"Transfer-Encoding": "chunked"})
             connection.send(head + b"5\r\nhello\r\n0\r\n\r\n")
-            assert connection.read_reply().status == 201
+            assert connection.read_reply(patience_s=1.0).status == 201
         assert client("GET", "/c0", patience_s=1.0).body == b"hello"
     finally:
         for connection in idle:
