@@ -94,7 +94,7 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
 def _compact(store: ChunkStore, ending: threading.Event) -> None:
     while not ending.wait(COMPACT_S):
         try:
-            while store.segments.compact() and not ending.is_set():
+            while store.tidy() and not ending.is_set():
                 pass
         except HeleniteError as error:
             log.warning("compaction waits: %s", error)

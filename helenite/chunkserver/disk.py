@@ -1,7 +1,7 @@
 """Steps on the file system that say in our errors what went wrong.
 
-Used by `segments`, `chunk_files` and `store`. ENOSPC and EDQUOT mean that the disk is full; everything else that the
-operating system refuses means trouble with the disk.
+Used by all modules that store. ENOSPC and EDQUOT mean that the disk is full; a read that the disk refuses means that a
+replica is damaged; everything else that the operating system refuses means trouble with the disk.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 from helenite.core.errors import ChunkCorruptError, InsufficientStorageError, UnavailableError
 
 Buffer = bytes | bytearray | memoryview
+PIECES_MAX = 64
+"""Buffers handed to one pwritev; the kernel takes 1,024."""
 
 
 @contextmanager
@@ -25,14 +27,14 @@ def disk_errors(what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise InsufficientStorageError(f"{what}: the disk is full") from error
-        raise UnavailableError(f"{what}: the disk reports {error.strerror}") from error
+        raise UnavailableError(f"{what}: the disk reports: {error.strerror}") from error
 
 
 def write_all(descriptor: int, pieces: list[Buffer], offset: int) -> None:
     """Write the pieces one after the other from `offset`."""
     views = [memoryview(piece) for piece in pieces if len(piece)]
     while views:
-        count = os.pwritev(descriptor, views[:64], offset)
+        count = os.pwritev(descriptor, views[:PIECES_MAX], offset)
         offset += count
         while views and count >= len(views[0]):
             count -= len(views.pop(0))
@@ -41,21 +43,35 @@ def write_all(descriptor: int, pieces: list[Buffer], offset: int) -> None:
 
 
 def read_exactly(descriptor: int, length: int, offset: int) -> memoryview:
-    """`length` bytes from `offset`; ChunkCorruptError when the file ends before."""
+    """`length` bytes from `offset`; ChunkCorruptError when the file ends before or the disk cannot read them."""
     whole = memoryview(bytearray(length))
     at = 0
     while at < length:
-        count = os.preadv(descriptor, [whole[at:]], offset + at)
+        try:
+            count = os.preadv(descriptor, [whole[at:]], offset + at)
+        except OSError as error:
+            raise ChunkCorruptError(f"the disk cannot read a replica: {error.strerror}") from error
         if count == 0:
-            raise ChunkCorruptError("the replica's file is cut short")
+            raise ChunkCorruptError("a replica's file is cut short")
         at += count
     return whole
 
 
 def sync_directory(path: Path) -> None:
     """Make renames and new names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Give a small file this content, whole or not at all, whatever happens meanwhile."""
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)

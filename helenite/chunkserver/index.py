@@ -1,23 +1,33 @@
 """Where small chunks lie: handle -> (segment, offset, length), in LMDB.
 
-Used by `segments`, which can rebuild it from the segments; so it is not synced as it changes. It is trusted after a
-clean end only: a marker file says that the last process closed it. Thread-safe.
+Used by `segments`, which can rebuild it from the segment files; so it is not synced as it changes. It is believed after
+a clean end only: a marker file, written at the end and removed durably at the start, says so and carries what lives in
+each segment. Thread-safe.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
 
+from helenite.chunkserver.disk import disk_errors, sync_directory, write_durably
+from helenite.core.errors import InsufficientStorageError, UnavailableError
 from helenite.core.model import ChunkHandle
+
+log = logging.getLogger(__name__)
 
 MAP_BYTES = 64 * 1024**3
 """Address space, not memory: room for about 10^9 small chunks."""
+READERS_MAX = 1024
+"""Threads that may look things up at once; there are fewer connections than that."""
 _KEY = struct.Struct(">Q")
 _VALUE = struct.Struct(">IQI")
 
@@ -31,70 +41,122 @@ class Place:
     length: int
 
 
+@dataclass(slots=True)
+class Living:
+    """What of a segment is still needed."""
+
+    count: int = 0
+    bytes: int = 0
+
+
 class Index:
     """The index in one directory."""
 
     def __init__(self, directory: Path) -> None:
         self._marker = directory / "clean"
-        self.was_clean = self._marker.exists()
-        """Whether what it says can be believed; otherwise it has been emptied and must be rebuilt."""
-        if not self.was_clean:
-            shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True, exist_ok=True)
-        self._marker.unlink(missing_ok=True)
-        self._env = lmdb.open(str(directory), map_size=MAP_BYTES, sync=False, metasync=False, max_readers=1024)
+        self._is_sound = True
+        self.living: dict[int, Living] | None = None
+        """By segment, after a clean end. None: the index has been emptied and must be rebuilt."""
+        with disk_errors(f"the index in {directory}"):
+            self.living = self._load_marker()
+            if self.living is None:
+                shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True, exist_ok=True)
+            self._marker.unlink(missing_ok=True)
+            sync_directory(directory)
+        try:
+            self._env = lmdb.open(
+                str(directory), map_size=MAP_BYTES, sync=False, metasync=False, max_readers=READERS_MAX
+            )
+        except lmdb.Error as error:
+            raise UnavailableError(f"the index in {directory} cannot be opened: {error}") from error
 
-    def close(self) -> None:
-        """Sync and mark as clean."""
-        self._env.sync(True)  # noqa: FBT003 - lmdb's flag: wait for it
-        self._env.close()
-        self._marker.touch()
+    def close(self, living: dict[int, Living]) -> None:
+        """Sync, and mark as clean unless something went wrong."""
+        try:
+            self._env.sync(True)  # noqa: FBT003 - lmdb's flag: wait for it
+            self._env.close()
+        except lmdb.Error as error:
+            log.warning("the index of small chunks will be rebuilt: %s", error)
+            return
+        if self._is_sound:
+            totals = {number: (found.count, found.bytes) for number, found in living.items()}
+            with disk_errors(f"marking the index as clean in {self._marker}"):
+                write_durably(self._marker, json.dumps(totals).encode())
+
+    def _load_marker(self) -> dict[int, Living] | None:
+        try:
+            values = json.loads(self._marker.read_bytes())
+            return {int(number): Living(*totals) for number, totals in values.items()}
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, AttributeError) as error:
+            log.warning("the index of small chunks has a damaged marker and is rebuilt: %s", error)
+            return None
+
+    @contextmanager
+    def _transaction(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
+        try:
+            with self._env.begin(write=write) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            self._is_sound = False
+            if isinstance(error, lmdb.MapFullError) or "No space left" in str(error):
+                raise InsufficientStorageError("the index of small chunks has no room left") from error
+            raise UnavailableError(f"the index of small chunks fails: {error}") from error
 
     def get(self, handle: ChunkHandle) -> Place | None:
-        with self._env.begin(buffers=False) as transaction:
-            packed = transaction.get(_KEY.pack(handle))
-        return None if packed is None else Place(*_VALUE.unpack(packed))
+        with self._transaction() as transaction:
+            return _unpack(transaction.get(_KEY.pack(handle)))
 
-    def put(self, handle: ChunkHandle, place: Place) -> None:
-        with self._env.begin(write=True) as transaction:
-            transaction.put(_KEY.pack(handle), _VALUE.pack(place.segment, place.offset, place.length))
-
-    def change(self, puts: dict[ChunkHandle, Place], deletes: set[ChunkHandle]) -> None:
-        """Many changes in one transaction."""
-        with self._env.begin(write=True) as transaction:
-            for handle in deletes:
-                transaction.delete(_KEY.pack(handle))
-            for handle, place in puts.items():
-                transaction.put(_KEY.pack(handle), _VALUE.pack(place.segment, place.offset, place.length))
+    def put(self, handle: ChunkHandle, place: Place) -> Place | None:
+        """Point to `place`; where it pointed before."""
+        with self._transaction(write=True) as transaction:
+            return _unpack(transaction.replace(_KEY.pack(handle), _pack(place)))
 
     def delete(self, handle: ChunkHandle) -> Place | None:
         """Where the chunk was; None when it was not there."""
-        with self._env.begin(write=True) as transaction:
-            packed = transaction.pop(_KEY.pack(handle))
-        return None if packed is None else Place(*_VALUE.unpack(packed))
+        with self._transaction(write=True) as transaction:
+            return _unpack(transaction.pop(_KEY.pack(handle)))
 
     def move(self, handle: ChunkHandle, old: Place, new: Place) -> bool:
         """Point to `new` if it still points to `old`; a chunk deleted meanwhile stays deleted."""
-        with self._env.begin(write=True) as transaction:
+        with self._transaction(write=True) as transaction:
             key = _KEY.pack(handle)
-            if transaction.get(key) != _VALUE.pack(old.segment, old.offset, old.length):
+            if transaction.get(key) != _pack(old):
                 return False
-            transaction.put(key, _VALUE.pack(new.segment, new.offset, new.length))
+            transaction.put(key, _pack(new))
             return True
+
+    def change(self, puts: dict[ChunkHandle, Place], deletes: set[ChunkHandle]) -> None:
+        """Many changes in one transaction, deletes first."""
+        with self._transaction(write=True) as transaction:
+            for handle in deletes:
+                transaction.delete(_KEY.pack(handle))
+            for handle in sorted(puts):
+                transaction.put(_KEY.pack(handle), _pack(puts[handle]))
 
     def places(self) -> Iterator[Place]:
         """All places, in rising order of handle."""
-        with self._env.begin() as transaction, transaction.cursor() as cursor:
+        with self._transaction() as transaction, transaction.cursor() as cursor:
             for packed in cursor.iternext(keys=False, values=True):
                 yield Place(*_VALUE.unpack(packed))
 
-    def after(self, handle: ChunkHandle, limit: int) -> list[ChunkHandle]:
+    def after(self, handle: int, limit: int) -> list[ChunkHandle]:
         """The next handles above `handle`."""
-        with self._env.begin() as transaction, transaction.cursor() as cursor:
-            found: list[ChunkHandle] = []
+        found: list[ChunkHandle] = []
+        with self._transaction() as transaction, transaction.cursor() as cursor:
             if cursor.set_range(_KEY.pack(handle + 1)):
                 for key in cursor.iternext(keys=True, values=False):
                     found.append(ChunkHandle(_KEY.unpack(key)[0]))
                     if len(found) == limit:
                         break
-            return found
+        return found
+
+
+def _pack(place: Place) -> bytes:
+    return _VALUE.pack(place.segment, place.offset, place.length)
+
+
+def _unpack(packed: bytes | memoryview | None) -> Place | None:
+    return None if packed is None else Place(*_VALUE.unpack(packed))

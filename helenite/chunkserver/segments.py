@@ -1,9 +1,8 @@
 """Small chunks, appended to segment files: creating a file is what a small write pays most for (D1).
 
-Used by `store`. Appends are written in file order under one lock; those that wait share one fdatasync (group commit),
-so an acknowledged record has everything before it on disk too, and a scan that stops at the first torn record loses
-nothing. Every start begins a new segment: a tail of unknown state is never appended to. Deleting appends a tombstone;
-`compact` rewrites segments that are mostly dead. Thread-safe.
+Used by `store`; `compaction` gives the space of dead records back. Every start begins a new segment: a tail of unknown
+state is never appended to, and after a failed write or sync neither. A segment's number is never used again, so that a
+tombstone can name the record it is for. Deleting appends a tombstone. Thread-safe.
 """
 
 from __future__ import annotations
@@ -11,256 +10,301 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from helenite.chunkserver.disk import Buffer, disk_errors, read_exactly, sync_directory, write_all
-from helenite.chunkserver.index import Index, Place
-from helenite.chunkserver.layout import HEADER_BYTES, Header, RecordKind, encode_header, parse_header, record_bytes
-from helenite.core.errors import ChunkCorruptError, UnavailableError
+from helenite.chunkserver.appender import Appender
+from helenite.chunkserver.disk import Buffer, disk_errors
+from helenite.chunkserver.index import Index, Living, Place
+from helenite.chunkserver.layout import ChunkHeader, Tombstone, encode_header, record_bytes
+from helenite.chunkserver.segment_file import Found, load_listing, save_listing, scan
+from helenite.core.errors import ChunkCorruptError, HeleniteError
 from helenite.core.model import ChunkHandle
 
 log = logging.getLogger(__name__)
 
 SEGMENT_BYTES_MAX = 256 * 1024 * 1024
-"""A full segment is closed; compaction rewrites at most this much at once."""
-COMPACT_BELOW = 0.5
-"""A closed segment with less than this share of living bytes is rewritten."""
-REBUILD_BATCH = 10_000
+"""A segment that has reached this is closed; compaction rewrites at most this much at once. Offsets fit in 32 bits."""
+OPEN_ATTEMPTS = 10
+"""A chunk may be moved by compaction between finding and opening it, but not that often."""
 
 
-class Appender:
-    """The segment that is appended to."""
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Size of a closed segment, and how much of it lives."""
 
-    def __init__(self, path: Path, number: int, *, is_durable: bool) -> None:
-        self.number = number
-        self.end = 0
-        self._is_durable = is_durable
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        sync_directory(path.parent)
-        self._append_lock = threading.Lock()  # guards `end` and the order of writes
-        self._sync = threading.Condition()  # guards the three below
-        self._written = 0
-        self._synced = 0
-        self._is_syncing = False
-        self.has_failed = False
-        self.sync_count = 0
-        """fdatasyncs so far; tests see group commit in it."""
-
-    def append(self, pieces: list[Buffer]) -> tuple[int, int]:
-        """Write one record; its offset and the ticket to wait with. Not durable yet."""
-        size = sum(map(len, pieces))
-        with self._append_lock:
-            offset = self.end
-            try:
-                write_all(self.descriptor, pieces, offset)
-            except OSError:
-                os.ftruncate(self.descriptor, offset)
-                raise
-            self.end = offset + size
-            with self._sync:
-                self._written += 1
-                return offset, self._written
-
-    def wait_durable(self, ticket: int) -> None:
-        """Return when the record of this ticket is on disk; one waiter syncs for all that have written by then.
-
-        UnavailableError when a sync fails; nothing about this segment's tail can be believed after that.
-        """
-        if not self._is_durable:
-            return
-        with self._sync:
-            while self._synced < ticket:
-                if self.has_failed:
-                    raise UnavailableError("the disk failed to make a write durable")
-                if self._is_syncing:
-                    self._sync.wait()
-                    continue
-                self._is_syncing = True
-                target = self._written
-                self._sync.release()
-                is_done = False
-                try:
-                    os.fdatasync(self.descriptor)
-                    is_done = True
-                finally:
-                    self._sync.acquire()
-                    self._is_syncing = False
-                    self.sync_count += 1
-                    if is_done:
-                        self._synced = max(self._synced, target)
-                    else:
-                        self.has_failed = True
-                    self._sync.notify_all()
+    size: int
+    living: int
 
 
 class Segments:
     """All segments of one chunkserver, with their index."""
 
-    def __init__(
-        self, directory: Path, index: Index, *, is_durable: bool, segment_bytes: int = SEGMENT_BYTES_MAX
-    ) -> None:
+    def __init__(self, directory: Path, index: Index, *, is_durable: bool, segment_bytes: int) -> None:
         self._directory = directory
         self._index = index
         self._is_durable = is_durable
-        self._segment_bytes = segment_bytes
-        self._lock = threading.Lock()  # guards the appender's identity, descriptors, counts
-        self._descriptors: dict[int, int] = {}
-        self._sizes: dict[int, int] = {}
-        self._live: dict[int, int] = {}
-        self.count = 0
-        self.live_bytes = 0
+        self.segment_bytes = segment_bytes
+        self._lock = threading.Lock()  # guards everything below
+        self._living: dict[int, Living] = {}
+        self._closed: dict[int, int] = {}
+        """Sizes of the segments that are appended to no more."""
+        self._unlisted: set[int] = set()
+        """Those of them that have no listing yet."""
+        self._users: dict[Appender, int] = {}
+        """Threads inside each appender; one that was replaced is closed when the last has left."""
         directory.mkdir(parents=True, exist_ok=True)
-        numbers = sorted(int(path.stem) for path in directory.glob("*.seg"))
-        for number in numbers:
-            self._descriptors[number] = os.open(self._path(number), os.O_RDONLY | os.O_CLOEXEC)
-            self._sizes[number] = os.fstat(self._descriptors[number]).st_size
-        if not index.was_clean:
-            self._rebuild(numbers)
-        for place in index.places():
-            self._count(place, 1)
-        self._appender = self._open_next(numbers[-1] + 1 if numbers else 1)
+        for path in directory.glob("*.seg"):
+            self._closed[int(path.stem)] = path.stat().st_size
+        self._unlisted = {number for number in self._closed if not self._listing(number).exists()}
+        if index.living is None:
+            self._rebuild()
+        else:
+            self._living = index.living
+        self._highest = max(self._closed, default=0)
+        self._appender = self._open_next()
 
-    def close(self) -> None:
+    def close(self) -> dict[int, Living]:
+        """Sync what need not have been synced yet; what lives in each segment, for the index to keep."""
         with self._lock:
-            if self._is_durable:
-                os.fdatasync(self._appender.descriptor)
-            for descriptor in self._descriptors.values():
-                os.close(descriptor)
-            self._descriptors.clear()
+            appender = self._appender
+            living = {number: found for number, found in self._living.items() if found.count}
+        with disk_errors("closing the last segment"):
+            try:
+                appender.finish()
+            finally:
+                appender.close()
+        return living
+
+    # Totals
+
+    @property
+    def count(self) -> int:
+        with self._lock:
+            return sum(living.count for living in self._living.values())
+
+    @property
+    def live_bytes(self) -> int:
+        with self._lock:
+            return sum(living.bytes for living in self._living.values())
 
     @property
     def sync_count(self) -> int:
+        """How often the present segment was synced."""
         return self._appender.sync_count
+
+    # Chunks
 
     def put(self, handle: ChunkHandle, data: Buffer, checksums: bytes) -> None:
         """Store a chunk; it is durable when this returns."""
-        head = encode_header(Header(RecordKind.CHUNK, handle, len(data)))
-        with disk_errors(f"chunk {handle:x}"):
-            place = self._append([head, data, checksums], len(data), must_wait=True)
-        self._index.put(handle, place)
+        head = encode_header(ChunkHeader(handle, len(data)))
+        with disk_errors(f"chunk {handle:x}"), self._appending() as appender:
+            offset, ticket = appender.append([head, data, checksums])
+            if self._is_durable:
+                appender.wait_durable(ticket)
+            place = Place(appender.number, offset, len(data))
+            # Still inside: compaction takes a record that the index does not know for dead once the segment is closed.
+            replaced = self._index.put(handle, place)
         with self._lock:
             self._count(place, 1)
+            if replaced is not None:
+                self._count(replaced, -1)
 
     def delete(self, handle: ChunkHandle) -> bool:
-        """Forget a chunk; whether it was here. The tombstone is not synced: a chunk that comes back is an orphan."""
+        """Forget a chunk; whether it was here.
+
+        The tombstone is not waited for: a chunk that comes back after a power cut is an orphan, which does no harm.
+        """
         place = self._index.delete(handle)
         if place is None:
             return False
         with self._lock:
             self._count(place, -1)
-        with disk_errors(f"chunk {handle:x}"):
-            self._append([encode_header(Header(RecordKind.TOMBSTONE, handle, 0))], 0, must_wait=False)
+        tombstone = encode_header(Tombstone(handle, place.segment, place.offset))
+        try:
+            with disk_errors(f"deleting chunk {handle:x}"), self._appending() as appender:
+                appender.append([tombstone])
+        except HeleniteError as error:
+            log.warning("%s; the chunk would come back if the index had to be rebuilt", error)
         return True
 
     def find(self, handle: ChunkHandle) -> Place | None:
         return self._index.get(handle)
 
-    def open(self, place: Place) -> int:
-        """A descriptor of the segment of a place, for the caller to close."""
-        with self._lock:
-            descriptor = self._descriptors.get(place.segment)
-            if descriptor is None:
-                raise ChunkCorruptError(f"segment {place.segment} is gone")
-            return os.dup(descriptor)
+    def open(self, handle: ChunkHandle) -> tuple[int, Place] | None:
+        """A descriptor of the segment that holds a chunk, for the caller to close, and the chunk's place in it."""
+        for _ in range(OPEN_ATTEMPTS):
+            place = self._index.get(handle)
+            if place is None:
+                return None
+            try:
+                return os.open(self.path(place.segment), os.O_RDONLY | os.O_CLOEXEC), place
+            except FileNotFoundError:
+                continue
+        raise ChunkCorruptError(f"the segment of chunk {handle:x} is gone")
 
-    def compact(self) -> int:
-        """Rewrite one segment that is mostly dead, or drop one that is dead; bytes gained. 0: nothing to do."""
-        with self._lock:
-            closed = [number for number in self._sizes if number != self._appender.number]
-            shares = {n: self._live.get(n, 0) / max(1, self._sizes[n]) for n in closed}
-        number = min(shares, key=shares.__getitem__, default=None)
-        if number is None or shares[number] >= COMPACT_BELOW:
-            return 0
-        self._rewrite(number, is_oldest=number == min(self._sizes))
-        with self._lock:
-            gained = self._sizes.pop(number) - self._live.pop(number, 0)
-            os.close(self._descriptors.pop(number))
-        self._path(number).unlink()
-        return gained
+    # For compaction
 
-    def _rewrite(self, number: int, *, is_oldest: bool) -> None:
-        """Append what lives in a segment again. Durable before the old segment goes, so no kill point loses a chunk."""
-        descriptor = self._descriptors[number]
-        moves: list[tuple[ChunkHandle, Place, Place]] = []
-        for header, offset in scan(descriptor, self._sizes[number]):
-            place = Place(number, offset, header.length)
-            if header.kind is RecordKind.TOMBSTONE:
-                # Without an older segment there is no record left that it could hide.
-                if not is_oldest and self._index.get(header.handle) is None:
-                    self._append([encode_header(header)], 0, must_wait=False)
-            elif self._index.get(header.handle) == place:
-                record = read_exactly(descriptor, header.record_bytes, offset)
-                moves.append((header.handle, place, self._append([record], header.length, must_wait=False)))
-        self._sync_all()
-        for handle, old, new in moves:
-            if self._index.move(handle, old, new):
-                with self._lock:
-                    self._count(old, -1)
-                    self._count(new, 1)
+    def fills(self) -> dict[int, Fill]:
+        """The closed segments that may go. The highest stays: from its name a start knows which numbers were used."""
+        with self._lock:
+            highest = max(self._closed, default=0)
+            return {
+                number: Fill(size, self._living.get(number, Living()).bytes)
+                for number, size in self._closed.items()
+                if number < max(highest, self._appender.number)
+            }
 
-    def _sync_all(self) -> None:
-        if self._is_durable:
+    def numbers(self) -> set[int]:
+        """All segments there are, open ones included."""
+        with self._lock:
+            return {*self._closed, *(appender.number for appender in self._users)}
+
+    def records(self, number: int) -> list[Found]:
+        """What stands in a closed segment."""
+        with self._lock:
+            size = self._closed[number]
+        listed = load_listing(self._listing(number), size)
+        if listed is not None:
+            return listed
+        with self.path(number).open("rb") as file:
+            return scan(file.fileno(), size)
+
+    def new_appender(self) -> Appender:
+        """A further segment, for compaction alone."""
+        with self._lock:
+            self._highest += 1
+            return Appender(self.path(self._highest), self._highest)
+
+    def adopt(self, appender: Appender) -> None:
+        """Take compaction's finished segment in, unless nothing was written to it."""
+        if appender.end == 0:
+            self.path(appender.number).unlink()
+            return
+        with self._lock:
+            self._closed[appender.number] = appender.end
+            self._unlisted.add(appender.number)
+
+    def move(self, handle: ChunkHandle, old: Place, new: Place) -> None:
+        """A record was written again elsewhere; it counts there unless the chunk was deleted meanwhile."""
+        if self._index.move(handle, old, new):
             with self._lock:
-                descriptors = [os.dup(self._descriptors[n]) for n in sorted(self._sizes)[-3:]]
-            for descriptor in descriptors:
-                os.fdatasync(descriptor)
-                os.close(descriptor)
+                self._count(old, -1)
+                self._count(new, 1)
 
-    def _append(self, pieces: list[Buffer], length: int, *, must_wait: bool) -> Place:
-        appender = self._writable()
-        offset, ticket = appender.append(pieces)
-        if must_wait:
-            appender.wait_durable(ticket)
-        return Place(appender.number, offset, length)
-
-    def _writable(self) -> Appender:
+    def drop(self, number: int) -> None:
+        """Remove a segment in which nothing lives any more."""
         with self._lock:
-            if self._appender.has_failed or self._appender.end >= self._segment_bytes:
-                self._sizes[self._appender.number] = self._appender.end
-                self._appender = self._open_next(self._appender.number + 1)
-            return self._appender
+            del self._closed[number]
+            self._unlisted.discard(number)
+            self._living.pop(number, None)
+        self._listing(number).unlink(missing_ok=True)
+        self.path(number).unlink()
 
-    def _open_next(self, number: int) -> Appender:
-        appender = Appender(self._path(number), number, is_durable=self._is_durable)
-        self._descriptors[number] = appender.descriptor
-        self._sizes[number] = 0
-        return appender
+    def list_closed(self) -> None:
+        """Write the listings that are missing."""
+        with self._lock:
+            unlisted = dict.fromkeys(sorted(self._unlisted))
+        for number in unlisted:
+            with disk_errors(f"listing segment {number}"):
+                self._write_listing(number)
 
-    def _count(self, place: Place, sign: int) -> None:
-        size = record_bytes(place.length)
-        self._live[place.segment] = self._live.get(place.segment, 0) + sign * size
-        self.live_bytes += sign * size
-        self.count += sign
-
-    def _rebuild(self, numbers: list[int]) -> None:
-        log.info("rebuilding the index of small chunks from %d segments", len(numbers))
-        for number in numbers:
-            puts: dict[ChunkHandle, Place] = {}
-            deletes: set[ChunkHandle] = set()
-            for header, offset in scan(self._descriptors[number], self._sizes[number]):
-                if header.kind is RecordKind.TOMBSTONE:
-                    puts.pop(header.handle, None)
-                    deletes.add(header.handle)
-                else:
-                    puts[header.handle] = Place(number, offset, header.length)
-            self._index.change(puts, deletes)
-
-    def _path(self, number: int) -> Path:
+    def path(self, number: int) -> Path:
         return self._directory / f"{number:08d}.seg"
 
+    def _listing(self, number: int) -> Path:
+        return self._directory / f"{number:08d}.list"
 
-def scan(descriptor: int, size: int) -> list[tuple[Header, int]]:
-    """All records of a segment with their offsets, up to the first that is torn."""
-    found: list[tuple[Header, int]] = []
-    offset = 0
-    while offset + HEADER_BYTES <= size:
+    def _write_listing(self, number: int) -> list[Found]:
+        """A listing stands only beside a segment that is synced."""
+        size = self._closed[number]
+        with self.path(number).open("rb") as file:
+            os.fsync(file.fileno())
+            found = scan(file.fileno(), size)
+        save_listing(self._listing(number), size, found)
+        with self._lock:
+            self._unlisted.discard(number)
+        return found
+
+    # Appending
+
+    @contextmanager
+    def _appending(self) -> Iterator[Appender]:
+        """The segment to append to; it stays open until the block ends."""
+        with self._lock:
+            appender = self._appender
+            if appender.has_failed or appender.end >= self.segment_bytes:
+                self._appender = self._open_next()
+                if self._users[appender] == 0:
+                    self._retire(appender)
+                appender = self._appender
+            self._users[appender] += 1
         try:
-            header = parse_header(os.pread(descriptor, HEADER_BYTES, offset))
-        except ChunkCorruptError:
-            log.warning("a segment ends torn at %d of %d bytes", offset, size)
-            break
-        if offset + header.record_bytes > size:
-            break
-        found.append((header, offset))
-        offset += header.record_bytes
-    return found
+            yield appender
+        finally:
+            with self._lock:
+                self._users[appender] -= 1
+                if self._users[appender] == 0 and appender is not self._appender:
+                    self._retire(appender)
+
+    def _open_next(self) -> Appender:
+        self._highest += 1
+        appender = Appender(self.path(self._highest), self._highest)
+        self._users[appender] = 0
+        return appender
+
+    def _retire(self, appender: Appender) -> None:
+        """Close a segment that nobody appends to any more; the lock is held."""
+        del self._users[appender]
+        if appender.has_failed and self._is_durable:
+            appender.cut_failed_tail()
+        appender.close()
+        self._closed[appender.number] = appender.end
+        self._unlisted.add(appender.number)
+
+    def _count(self, place: Place, sign: int) -> None:
+        living = self._living.setdefault(place.segment, Living())
+        living.count += sign
+        living.bytes += sign * record_bytes(place.length)
+
+    # Recovery
+
+    def _rebuild(self) -> None:
+        """Fill the empty index from the segments, in the order in which they were written."""
+        if self._closed:
+            log.info("rebuilding the index of small chunks from %d segments", len(self._closed))
+        pending: set[tuple[int, int]] = set()
+        for number in sorted(self._closed):
+            with disk_errors(f"reading segment {number}"):
+                found = self._write_listing(number) if number in self._unlisted else self.records(number)
+            self._index.change(*self._replay(number, found, pending))
+        for place in self._index.places():
+            self._count(place, 1)
+
+    def _replay(
+        self, number: int, records: list[Found], pending: set[tuple[int, int]]
+    ) -> tuple[dict[ChunkHandle, Place], set[ChunkHandle]]:
+        """What a segment adds to the index and removes from it.
+
+        `pending` are records of later segments whose tombstones came first: compaction writes into higher numbers.
+        """
+        puts: dict[ChunkHandle, Place] = {}
+        deletes: set[ChunkHandle] = set()
+        for record in records:
+            match record.header:
+                case ChunkHeader(handle, length):
+                    if (number, record.offset) not in pending:
+                        puts[handle] = Place(number, record.offset, length)
+                case Tombstone(handle, segment, offset):
+                    if segment > number:
+                        pending.add((segment, offset))
+                    elif _is_at(puts.get(handle) or self._index.get(handle), segment, offset):
+                        puts.pop(handle, None)
+                        deletes.add(handle)
+        return puts, deletes
+
+
+def _is_at(place: Place | None, segment: int, offset: int) -> bool:
+    return place is not None and (place.segment, place.offset) == (segment, offset)

@@ -229,12 +229,12 @@ def test_chains_in_circles_make_progress(hosts: list[Host]) -> None:
 def test_garbage_ends_the_connection_and_nothing_else(hosts: list[Host]) -> None:
     host, _, port = hosts[0].address.rpartition(":")
     for noise in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, b"\x01" + b"\0" * 15, b"\x09" + b"\0" * 200):
-        with socket.create_connection((host, int(port)), timeout=5) as sock:
-            with contextlib.suppress(OSError):  # a reset may come at any step
-                sock.sendall(noise)
-                sock.shutdown(socket.SHUT_WR)
-                while sock.recv(4096):
-                    pass
+        # A reset may come at any step.
+        with socket.create_connection((host, int(port)), timeout=5) as sock, contextlib.suppress(OSError):
+            sock.sendall(noise)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(4096):
+                pass
     connection = hosts[0].connect()
     assert len(connection.write(write_request(1, 3), (b"abc",), 5.0)) == 1
 
@@ -269,7 +269,7 @@ def test_a_sender_that_leaves_in_the_middle_leaves_nothing(hosts: list[Host]) ->
     connection.send_piece(bytes(3 * MIB), 5.0)
     connection.close()
     for host in hosts[:2]:
-        unfinished = host.store._directory / "chunks" / "unfinished"
+        unfinished = host.store.files.unfinished
         wait_until(lambda unfinished=unfinished: not any(unfinished.iterdir()))  # type: ignore[misc]
         assert host.store.chunk_count() == 0
 
