@@ -19,7 +19,7 @@ from helenite.core.serving import GRPC_OPTIONS
 from helenite.core.wire import error_from_rpc
 
 ATTEMPT_S = 2.5
-"""Longest wait for one master before the next is tried: a hung one costs time, not the request. A repeat is harmless."""
+"""Longest wait for one master before the next is tried: a hung one costs time, not the request."""
 PAUSE_S = 0.1
 """Pause after every master has failed once."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+
 from tests.support.cluster import Cluster
 
 SETTINGS = {"HELENITE_SUSPECT_AFTER_S": "2", "HELENITE_DEAD_AFTER_S": "4"}
