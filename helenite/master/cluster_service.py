@@ -106,6 +106,8 @@ class ClusterService(ClusterServicer):
                 raise UnavailableError("this master does not lead; report to the one that does")
             for page in request_iterator:
                 server = ServerId(page.server)
+                if page.handles:
+                    self._namespace.skip_handles(ChunkHandle(max(page.handles)))
                 for handle, servers in self._namespace.locate(tuple(map(ChunkHandle, page.handles))):
                     if servers and server not in servers:
                         self._namespace.add_replica(handle, server, epoch)
