@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import urllib.error
 import urllib.request
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,8 +21,8 @@ def is_serving(address: str) -> bool:
     """Ask the gRPC health service at `address`."""
     try:
         with grpc.insecure_channel(address) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
-            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)  # type: ignore[attr-defined]
+            stub: Any = health_pb2_grpc.HealthStub(channel)  # its type depends on which stubs are installed
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
     except grpc.RpcError:
         return False
     return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
