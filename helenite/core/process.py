@@ -41,7 +41,7 @@ class Worker:
     def stop(self, timeout_s: float = 5.0) -> None:
         """Ask the body to end and wait for it."""
         self._stopping.set()
-        if self._thread is not threading.current_thread():
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
