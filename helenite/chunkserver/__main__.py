@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 import sys
 import threading
@@ -35,6 +36,7 @@ def main() -> int:
         return 2
     start_logging(settings.log_level)
     stopping = stop_event_on_signals()
+    _raise_descriptor_limit()
     if settings.supervised:
         die_with_parent()
     try:
@@ -74,7 +76,7 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
     host = settings.host or socket.gethostname()
     key = peers.join(Place(address, data_address, data_socket, host, settings.rack), stopping)
     dataport.serve(key)
-    add_ControlServicer_to_server(ControlService(store, key, peers.describe), server)
+    add_ControlServicer_to_server(ControlService(store, key, peers.describe, stopping), server)
     healthy = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     server.start()
@@ -94,10 +96,19 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
 def _compact(store: ChunkStore, ending: threading.Event) -> None:
     while not ending.wait(COMPACT_S):
         try:
-            while store.tidy() and not ending.is_set():
+            while store.tidy(ending) and not ending.is_set():
                 pass
         except HeleniteError as error:
             log.warning("compaction waits: %s", error)
+
+
+def _raise_descriptor_limit() -> None:
+    """Ask for as many descriptors as are allowed: each data connection, and each replica being read, takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError) as error:  # macOS calls the limit infinite and refuses to set it so
+        log.debug("the limit of descriptors stays: %s", error)
 
 
 def _advertised(settings: ChunkserverSettings, listen: str) -> str:

@@ -8,6 +8,7 @@ go to a segment of their own.
 from __future__ import annotations
 
 import logging
+import threading
 from typing import BinaryIO
 
 from helenite.chunkserver.appender import Appender
@@ -16,6 +17,7 @@ from helenite.chunkserver.index import Place
 from helenite.chunkserver.layout import ChunkHeader, Tombstone, size_of
 from helenite.chunkserver.segment_file import Found
 from helenite.chunkserver.segments import Fill, Segments
+from helenite.core.errors import UnavailableError
 from helenite.core.model import ChunkHandle
 
 log = logging.getLogger(__name__)
@@ -46,14 +48,17 @@ def choose_victims(fills: dict[int, Fill], below: float, segment_bytes: int) -> 
     return victims
 
 
-def compact(segments: Segments, below: float) -> int:
-    """Rewrite some segments if any is worth it; bytes gained, 0: there was nothing to do."""
+def compact(segments: Segments, below: float, stopping: threading.Event) -> int:
+    """Rewrite some segments if any is worth it; bytes gained, 0: there was nothing to do.
+
+    When `stopping` is set it gives up with UnavailableError; the half-written copies count as dead at the next start.
+    """
     fills = segments.fills()
     victims = choose_victims(fills, below, segments.segment_bytes)
     if not victims:
         return 0
     with disk_errors("compacting segments"):
-        written = _rewrite(segments, victims)
+        written = _rewrite(segments, victims, stopping)
         for number in victims:
             segments.drop(number)
     gained = sum(fills[number].size for number in victims) - written
@@ -61,12 +66,12 @@ def compact(segments: Segments, below: float) -> int:
     return max(1, gained)
 
 
-def _rewrite(segments: Segments, victims: list[int]) -> int:
+def _rewrite(segments: Segments, victims: list[int], stopping: threading.Event) -> int:
     """Copy what lives in the victims to a new segment, then let the index point there; bytes written."""
     staying = segments.numbers() - set(victims)
     copies = segments.new_appender()
     try:
-        moves = [move for number in victims for move in _copy(segments, number, staying, copies)]
+        moves = [move for number in victims for move in _copy(segments, number, staying, copies, stopping)]
         copies.finish()
     finally:
         copies.close()
@@ -77,12 +82,14 @@ def _rewrite(segments: Segments, victims: list[int]) -> int:
 
 
 def _copy(
-    segments: Segments, number: int, staying: set[int], copies: Appender
+    segments: Segments, number: int, staying: set[int], copies: Appender, stopping: threading.Event
 ) -> list[tuple[ChunkHandle, Place, Place]]:
     """Append what is needed of one segment; each chunk's old and new place."""
     moves: list[tuple[ChunkHandle, Place, Place]] = []
     with segments.path(number).open("rb") as file:
         for record in segments.records(number):
+            if stopping.is_set():
+                raise UnavailableError("compaction is given up, this chunkserver is being stopped")
             match record.header:
                 case ChunkHeader(handle, length):
                     old = Place(number, record.offset, length)

@@ -1,7 +1,7 @@
-"""This chunkserver's part in the cluster: registration, heartbeats to every master, and the commands they answer with.
+"""This chunkserver's part in the cluster: it registers, beats to every master, and takes their orders (D7).
 
-One worker beats to all masters; orders (delete, replicate) run in a small pool, so that a slow disk never delays the
-beat. All masters down means keep serving and keep trying. Thread-safe.
+Used by `__main__`. One worker beats; `orders` carries out what the replies order, `masters` knows whom to call. All
+masters down means keep serving and keep trying.
 """
 
 from __future__ import annotations
@@ -11,40 +11,28 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import islice
 
-import grpc
-
-from helenite.chunkserver.store import ChunkStore, receive
-from helenite.core.checksum import verify_blocks
-from helenite.core.dataport import DataConnection
-from helenite.core.errors import (
-    ChunkExistsError,
-    ChunkNotFoundError,
-    HeleniteError,
-    UnavailableError,
-)
-from helenite.core.frames import ReadRequest
-from helenite.core.model import MIB, ChunkHandle, Chunkserver, ServerId, ServerState
+from helenite.chunkserver.masters import Masters
+from helenite.chunkserver.orders import Orders
+from helenite.chunkserver.store import ChunkStore
+from helenite.core.errors import HeleniteError, UnavailableError
+from helenite.core.model import ChunkHandle, Chunkserver, ServerId, ServerState
 from helenite.core.pb import master_pb2
-from helenite.core.pb.master_pb2_grpc import ClusterStub
 from helenite.core.process import Worker
-from helenite.core.serving import GRPC_OPTIONS
-from helenite.core.wire import chunkserver_from_message, chunkserver_to_message, error_from_rpc, failure_to_message
+from helenite.core.wire import chunkserver_from_message, chunkserver_to_message, failure_to_message
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 BEAT_S = 1.0
-ATTEMPT_S = 3.0
-"""Patience with one master; a hung one must not make us silent for the others for long."""
+"""Until a master says otherwise."""
+BEAT_RANGE_S = (0.05, 10.0)
+REGISTER_PAUSE_S = 0.2
 REPORT_PAGE = 10_000
-ORDERS_AT_ONCE = 4
-PULL_S = 60.0
-"""Patience with one pull of a chunk."""
-PULL_PIECE = MIB
+REPORT_ATTEMPTS = 5
+"""Of one chunk report, one a beat; a master that has stopped leading will not take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,114 +47,50 @@ class Place:
 
 
 class Peers:
-    """Talks to the masters."""
+    """The heartbeat. Its own thread owns everything but the parts that lock for themselves."""
 
     def __init__(self, store: ChunkStore, masters: tuple[str, ...], on_crash: Callable[[], None]) -> None:
         self._store = store
-        self._seeds = masters
-        self._masters: dict[str, ClusterStub] = {}
-        self._channels: dict[str, grpc.Channel] = {}
+        self._masters = Masters(masters)
+        self._orders = Orders(store)
         self._place: Place | None = None
-        self._lock = threading.Lock()  # guards the results of orders and which orders run
-        self._deleted: set[ChunkHandle] = set()
-        self._copied: dict[ChunkHandle, HeleniteError | None] = {}
-        self._running: set[ChunkHandle] = set()
-        self._orders = ThreadPoolExecutor(ORDERS_AT_ONCE, thread_name_prefix="orders")
+        self._beat_s = BEAT_S
+        self._reporter = ThreadPoolExecutor(1, thread_name_prefix="report")
+        self._wanted: dict[str, int] = {}
+        """Masters that wait for a chunk report, with the attempts that are left."""
+        self._report: tuple[str, Future[None]] | None = None
         self._worker = Worker("heartbeat", self._run, on_crash)
-        self._add_masters(masters)
 
     def stop(self) -> None:
+        """End the beat, and whatever was ordered."""
+        self._masters.close()
         self._worker.stop()
-        self._orders.shutdown(wait=True, cancel_futures=True)
-        for channel in self._channels.values():
-            channel.close()
+        self._orders.stop()
+        self._reporter.shutdown(wait=True, cancel_futures=True)
 
     def join(self, place: Place, stopping: threading.Event) -> bytes:
         """Register with any master, however long that takes; the cluster's capability key.
 
         ForeignClusterError when the data belongs elsewhere, UnavailableError when stopped meanwhile.
         """
+        self._place = place
         while not stopping.is_set():
-            for master in list(self._masters):
+            for master in self._masters.addresses():
                 try:
-                    return self._register(master, place)
+                    return self._register(master)
                 except UnavailableError as error:
-                    log.warning("cannot register yet: %s", error)
-            stopping.wait(0.2)
+                    self._masters.note(master, error)
+            stopping.wait(REGISTER_PAUSE_S)
         raise UnavailableError("stopped before a master answered")
 
     def start(self) -> None:
         """Begin to beat."""
         self._worker.start()
 
-    # Beating
-
-    def _run(self, stopping: threading.Event) -> None:
-        while True:
-            started = time.monotonic()
-            self._beat_all()
-            if stopping.wait(max(0.0, BEAT_S - (time.monotonic() - started))):
-                return
-
-    def _beat_all(self) -> None:
-        with self._lock:
-            deleted, copied = sorted(self._deleted), dict(self._copied)
-        corrupt = self._store.corrupt()
-        request = master_pb2.HeartbeatRequest(
-            server=chunkserver_to_message(self.describe()),
-            deleted=deleted,
-            copied=[
-                master_pb2.CopyResult(handle=handle, failure=failure_to_message(error) if error else None)
-                for handle, error in copied.items()
-            ],
-            corrupt=corrupt,
-        )
-        for master in list(self._masters):
-            if master not in self._masters:
-                continue  # an earlier master of this round says that it is gone
-            try:
-                is_leader = self._beat(master, request)
-            except HeleniteError as error:
-                log.warning("heartbeat: %s", error)
-                continue
-            if is_leader:
-                with self._lock:
-                    self._deleted.difference_update(deleted)
-                    self._copied = {h: e for h, e in self._copied.items() if h not in copied}
-                self._store.forget_corrupt(corrupt)
-
-    def _beat(self, master: str, request: master_pb2.HeartbeatRequest) -> bool:
-        """One heartbeat; whether the leader has heard it."""
-        reply = self._call(master, lambda stub: stub.Heartbeat(request, timeout=ATTEMPT_S))
-        if reply.must_register:
-            assert self._place is not None
-            self._register(master, self._place)
-            return False
-        self._add_masters(tuple(reply.masters))
-        for handle in reply.delete:
-            self._order(ChunkHandle(handle), self._delete)
-        for command in reply.replicate:
-            self._order(ChunkHandle(command.handle), lambda handle, c=command: self._replicate(handle, c))  # type: ignore[misc]
-        if reply.must_report:
-            self._orders.submit(self._report, master)
-        return bool(reply.masters)
-
-    def _register(self, master: str, place: Place) -> bytes:
-        self._place = place
-        identity = self._store.identity
-        request = master_pb2.RegisterRequest(
-            server=chunkserver_to_message(self.describe()), cluster_id=identity.cluster_id
-        )
-        reply = self._call(master, lambda stub: stub.Register(request, timeout=ATTEMPT_S))
-        self._store.adopt(reply.cluster_id, ServerId(reply.id))
-        self._add_masters(tuple(reply.masters))
-        log.info("registered with master %s as chunkserver %d", master, reply.id)
-        return bytes(reply.capability_key)
-
     def describe(self) -> Chunkserver:
         """Who and where this is, and how full."""
         identity, place = self._store.identity, self._place
-        assert place is not None
+        assert place is not None, "join first"
         return Chunkserver(
             id=identity.server_id,
             uuid=identity.uuid,
@@ -183,106 +107,94 @@ class Peers:
             chunk_count=self._store.chunk_count(),
         )
 
-    def _add_masters(self, addresses: tuple[str, ...]) -> None:
-        for address in addresses:
-            if address not in self._masters:
-                channel = grpc.insecure_channel(address, options=GRPC_OPTIONS)
-                self._channels[address] = channel
-                self._masters[address] = ClusterStub(channel)
-        if addresses:
-            for address in set(self._masters) - set(addresses) - set(self._seeds):
-                del self._masters[address]
-                self._channels.pop(address).close()
+    def _register(self, master: str) -> bytes:
+        request = master_pb2.RegisterRequest(
+            server=chunkserver_to_message(self.describe()), cluster_id=self._store.identity.cluster_id
+        )
+        reply = self._masters.register(master, request)
+        self._store.adopt(reply.cluster_id, ServerId(reply.id))
+        self._masters.learn(reply.masters)
+        if reply.heartbeat_ms:
+            shortest, longest = BEAT_RANGE_S
+            self._beat_s = min(max(reply.heartbeat_ms / 1000, shortest), longest)
+        log.info("registered with master %s as chunkserver %d", master, reply.id)
+        return bytes(reply.capability_key)
 
-    def _call(self, master: str, call: Callable[[ClusterStub], T]) -> T:
-        try:
-            return call(self._masters[master])
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, f"master {master}") from error
+    # Beating
 
-    # Orders
-
-    def _order(self, handle: ChunkHandle, work: Callable[[ChunkHandle], None]) -> None:
-        with self._lock:
-            if handle in self._running or handle in self._deleted or handle in self._copied:
+    def _run(self, stopping: threading.Event) -> None:
+        while True:
+            started = time.monotonic()
+            self._beat()
+            if stopping.wait(max(0.0, self._beat_s - (time.monotonic() - started))):
                 return
-            self._running.add(handle)
-        self._orders.submit(self._carry_out, handle, work)
 
-    def _carry_out(self, handle: ChunkHandle, work: Callable[[ChunkHandle], None]) -> None:
+    def _beat(self) -> None:
+        results, corrupt = self._orders.results(), self._store.corrupt()
+        request = master_pb2.HeartbeatRequest(
+            server=chunkserver_to_message(self.describe()),
+            deleted=results.deleted,
+            copied=[
+                master_pb2.CopyResult(handle=handle, failure=failure_to_message(error) if error else None)
+                for handle, error in results.copied.items()
+            ],
+            corrupt=corrupt,
+        )
+        is_heard = False
+        for master, reply in self._masters.beat_all(request):
+            if reply.must_register:
+                self._register_again(master)
+            elif reply.masters:  # only the leader says who the masters are, and only it heeds results
+                is_heard = True
+                self._obey(master, reply)
+        if is_heard:
+            self._orders.forget(results)
+            self._store.forget_corrupt(corrupt)
+        self._report_next()
+
+    def _register_again(self, master: str) -> None:
         try:
-            work(handle)
+            self._register(master)
         except HeleniteError as error:
-            log.warning("an order for chunk %x failed: %s", handle, error)
-        finally:
-            with self._lock:
-                self._running.discard(handle)
+            self._masters.note(master, error)
 
-    def _delete(self, handle: ChunkHandle) -> None:
-        self._store.delete(handle)
-        with self._lock:
-            self._deleted.add(handle)
+    def _obey(self, master: str, reply: master_pb2.HeartbeatReply) -> None:
+        self._masters.learn(reply.masters)
+        self._orders.delete(map(ChunkHandle, reply.delete))
+        for order in reply.replicate:
+            sources = tuple(map(chunkserver_from_message, order.sources))
+            self._orders.replicate(ChunkHandle(order.handle), sources, order.capability)
+        if reply.must_report:
+            self._wanted[master] = REPORT_ATTEMPTS
 
-    def _replicate(self, handle: ChunkHandle, command: master_pb2.Replicate) -> None:
-        problem: HeleniteError | None = None
-        try:
-            pull(self._store, handle, tuple(map(chunkserver_from_message, command.sources)), command.capability)
-        except HeleniteError as error:
-            problem = error
-        with self._lock:
-            self._copied[handle] = problem
+    # Reporting
 
-    def _report(self, master: str) -> None:
-        def pages() -> Iterator[master_pb2.ChunkReport]:
-            after = ChunkHandle(0)
-            while True:
-                found = self._store.handles_after(after, REPORT_PAGE)
-                is_last = len(found) < REPORT_PAGE
-                yield master_pb2.ChunkReport(server=self._store.identity.server_id, handles=found, is_last=is_last)
-                if is_last:
-                    return
-                after = found[-1]
+    def _report_next(self) -> None:
+        """See what came of the report under way, if any, and begin the next that is wanted."""
+        if self._report is not None:
+            master, done = self._report
+            if not done.done():
+                return
+            self._report = None
+            self._note_report(master, done)
+        if self._wanted:
+            master = next(iter(self._wanted))
+            self._report = master, self._reporter.submit(self._send_report, master)
 
-        try:
-            self._call(master, lambda stub: stub.ReportChunks(pages(), timeout=PULL_S))
-        except HeleniteError as error:
-            log.warning("chunk report: %s", error)
-
-
-def pull(store: ChunkStore, handle: ChunkHandle, sources: tuple[Chunkserver, ...], capability: bytes) -> None:
-    """Copy a chunk from the first source that can give it; the last source's error when none can."""
-    problem: HeleniteError = ChunkNotFoundError(f"nobody was named who holds chunk {handle:x}")
-    for source in sources:
-        try:
-            _pull_from(store, handle, source, capability)
-        except ChunkExistsError:
+    def _note_report(self, master: str, done: Future[None]) -> None:
+        error = done.exception()
+        attempts = self._wanted.pop(master) - 1
+        if error is None:
             return
-        except HeleniteError as error:
-            log.warning("chunk %x cannot be copied from chunkserver %d: %s", handle, source.id, error)
-            problem = error
-        else:
-            return
-    raise problem
+        log.warning("the chunk report to master %s failed: %s", master, error)
+        if attempts and master in self._masters.addresses():
+            self._wanted[master] = attempts
 
+    def _send_report(self, master: str) -> None:
+        handles = self._store.handles()
 
-def _pull_from(store: ChunkStore, handle: ChunkHandle, source: Chunkserver, capability: bytes) -> None:
-    cluster_id = bytes.fromhex(store.identity.cluster_id)
-    connection = DataConnection.connect(source.id, source.data_address, source.data_socket, cluster_id, ATTEMPT_S)
-    try:
-        reply, first = connection.read(ReadRequest(handle, 0, 1, capability), PULL_S)
-        if reply.length <= len(first):
-            verify_blocks(first, reply.checksums, f"chunk {handle:x} from chunkserver {source.id}")
-            receive(store.begin(handle, reply.length), first)
-            return
-        sink = store.begin(handle, reply.length)
-        try:
-            for offset in range(0, reply.length, PULL_PIECE):
-                size = min(PULL_PIECE, reply.length - offset)
-                part, data = connection.read(ReadRequest(handle, offset, size, capability), PULL_S)
-                verify_blocks(data, part.checksums, f"chunk {handle:x} from chunkserver {source.id}")
-                sink.write(data)
-            sink.seal()
-        finally:
-            sink.abort()
-    finally:
-        connection.close()
+        def pages() -> Iterator[list[ChunkHandle]]:
+            while page := list(islice(handles, REPORT_PAGE)):
+                yield page
+
+        self._masters.report(master, self._store.identity.server_id, pages())

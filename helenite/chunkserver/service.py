@@ -5,11 +5,12 @@ The border between messages and values. Called from gRPC's threads.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import grpc
 
-from helenite.chunkserver.peers import pull
+from helenite.chunkserver.pulling import pull
 from helenite.chunkserver.store import ChunkStore
 from helenite.core.errors import HeleniteError, InvalidRequestError
 from helenite.core.frames import check_capability
@@ -24,16 +25,25 @@ from helenite.core.wire import (
 )
 
 HANDLES_MAX = 1_000
+"""Chunks named in one call."""
 LIST_MAX = 10_000
+"""Handles on one page of a list."""
 
 
 class ControlService(ControlServicer):
     """Control of one chunkserver."""
 
-    def __init__(self, store: ChunkStore, capability_key: bytes, describe: Callable[[], Chunkserver]) -> None:
+    def __init__(
+        self,
+        store: ChunkStore,
+        capability_key: bytes,
+        describe: Callable[[], Chunkserver],
+        stopping: threading.Event,
+    ) -> None:
         self._store = store
         self._key = capability_key
         self._describe = describe
+        self._stopping = stopping
 
     def Verify(
         self, request: chunkserver_pb2.HandlesRequest, context: grpc.ServicerContext
@@ -58,7 +68,8 @@ class ControlService(ControlServicer):
         with errors_as_status(context):
             handle = ChunkHandle(request.handle)
             check_capability(self._key, handle, request.capability)
-            pull(self._store, handle, tuple(map(chunkserver_from_message, request.sources)), request.capability)
+            sources = tuple(map(chunkserver_from_message, request.sources))
+            pull(self._store, handle, sources, request.capability, self._stopping)
             return common_pb2.Empty()
 
     def GetState(self, request: common_pb2.Empty, context: grpc.ServicerContext) -> common_pb2.Chunkserver:
@@ -70,7 +81,7 @@ class ControlService(ControlServicer):
     ) -> chunkserver_pb2.ListChunksReply:
         with errors_as_status(context):
             limit = min(request.limit or LIST_MAX, LIST_MAX)
-            return chunkserver_pb2.ListChunksReply(handles=self._store.handles_after(ChunkHandle(request.after), limit))
+            return chunkserver_pb2.ListChunksReply(handles=self._store.handles_after(request.after, limit))
 
 
 def _handles(request: chunkserver_pb2.HandlesRequest) -> list[ChunkHandle]:

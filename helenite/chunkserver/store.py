@@ -164,7 +164,8 @@ class ChunkStore:
 
     def free_bytes(self) -> int:
         """What chunks may still use: the disk's free space less the reserve, within the capacity."""
-        state = os.statvfs(self._data.path)
+        with disk_errors("looking at the disk's free space"):
+            state = os.statvfs(self._data.path)
         free = state.f_bavail * state.f_frsize - self._reserve_bytes
         if self._capacity_bytes:
             with self._lock:
@@ -183,11 +184,11 @@ class ChunkStore:
     def chunk_count(self) -> int:
         return len(self.files) + self.segments.count
 
-    def tidy(self) -> int:
+    def tidy(self, stopping: threading.Event) -> int:
         """Give dead space back if that is worth it; bytes gained. One thread calls this from time to time."""
         self.segments.list_closed()
         is_full = self.free_bytes() < SEGMENT_BYTES_MAX
-        return compact(self.segments, REWRITE_BELOW_WHEN_FULL if is_full else REWRITE_BELOW)
+        return compact(self.segments, REWRITE_BELOW_WHEN_FULL if is_full else REWRITE_BELOW, stopping)
 
     # Writing
 

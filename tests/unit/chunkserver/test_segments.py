@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,11 +19,12 @@ from helenite.chunkserver.layout import ChunkHeader, encode_header, record_bytes
 from helenite.chunkserver.segment_file import scan
 from helenite.chunkserver.segments import Fill
 from helenite.chunkserver.store import ChunkStore
-from helenite.core.errors import ChunkCorruptError
+from helenite.core.errors import ChunkCorruptError, UnavailableError
 from helenite.core.model import ChunkHandle
 from tests.support.chunkstores import assert_holds, put, read, snapshot
 
 OpenStore = Callable[..., ChunkStore]
+GO_ON = threading.Event()
 SMALL = 30_000
 """Size of a test's segments."""
 
@@ -32,7 +34,7 @@ def segment_bytes(directory: Path) -> int:
 
 
 def tidy_up(store: ChunkStore) -> None:
-    while store.tidy():
+    while store.tidy(GO_ON):
         pass
 
 
@@ -179,6 +181,19 @@ def test_compaction_killed_at_any_step_loses_nothing(
         again.close()
 
 
+def test_compaction_can_be_stopped(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store(tmp_path, segment_bytes=SMALL)
+    kept = fill_and_kill_most(store)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(UnavailableError):
+        store.tidy(stop)
+    store.close()
+    again = open_store(tmp_path, segment_bytes=SMALL)
+    tidy_up(again)
+    assert_holds(again, kept)
+
+
 def test_writers_and_deleters_go_on_during_compaction(open_store: OpenStore, tmp_path: Path) -> None:
     store = open_store(tmp_path / "a", segment_bytes=SMALL, is_durable=False)
 
@@ -195,7 +210,7 @@ def test_writers_and_deleters_go_on_during_compaction(open_store: OpenStore, tmp
     with ThreadPoolExecutor(4) as pool:
         running = [pool.submit(churn, 1000 * (1 + number)) for number in range(4)]
         while not all(future.done() for future in running):
-            store.tidy()
+            store.tidy(GO_ON)
     expected = {handle: data for future in running for handle, data in future.result().items()}
     tidy_up(store)
     assert_holds(store, expected)

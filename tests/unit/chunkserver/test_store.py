@@ -354,7 +354,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def tidy(self) -> None:
-        self.store.tidy()
+        self.store.tidy(threading.Event())
 
     @rule(is_clean=st.booleans())
     def reopen(self, is_clean: bool) -> None:
