@@ -108,7 +108,7 @@ def make_server(settings: MasterSettings, parts: Parts) -> tuple[grpc.Server, he
     def usage() -> Usage:
         return total_usage(namespace, membership, settings.replicas)
 
-    admin = AdminService(namespace, membership, parts.leadership, parts.survey, settings.replicas)
+    admin = AdminService(namespace, membership, parts.repairer, parts.survey, settings.replicas)
     add_NamespaceServicer_to_server(NamespaceService(namespace, parts.allocator, usage), server)
     add_ClusterServicer_to_server(ClusterService(namespace, membership, parts.leadership, parts.repairer), server)
     add_AdminServicer_to_server(admin, server)

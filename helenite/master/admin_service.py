@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import grpc
 
-from helenite.core.errors import EntryNotFoundError, InvalidRequestError
-from helenite.core.model import ServerState, Usage
+from helenite.core.errors import EntryNotFoundError, InvalidRequestError, PreconditionFailedError
+from helenite.core.model import Chunkserver, ServerState, Usage
 from helenite.core.pb import common_pb2, master_pb2
 from helenite.core.pb.master_pb2_grpc import AdminServicer
 from helenite.core.wire import chunkserver_to_message, errors_as_status, usage_to_message
-from helenite.master.leadership import Leadership
 from helenite.master.membership import Membership
 from helenite.master.namespace import Namespace
+from helenite.master.repairer import Repairer
 from helenite.master.survey import Survey
 
 USER_NAME_MAX = 64
@@ -25,11 +25,11 @@ class AdminService(AdminServicer):
     """Status and users over gRPC."""
 
     def __init__(
-        self, namespace: Namespace, membership: Membership, leadership: Leadership, survey: Survey, replica_target: int
+        self, namespace: Namespace, membership: Membership, repairer: Repairer, survey: Survey, replica_target: int
     ) -> None:
         self._namespace = namespace
         self._membership = membership
-        self._leadership = leadership
+        self._repairer = repairer
         self._survey = survey
         self._replica_target = replica_target
 
@@ -79,6 +79,32 @@ class AdminService(AdminServicer):
             if not self._namespace.remove_user(request.name):
                 raise EntryNotFoundError(f"there is no user {request.name!r}")
             return common_pb2.Empty()
+
+    def Drain(self, request: master_pb2.DrainRequest, context: grpc.ServicerContext) -> master_pb2.DrainReply:
+        with errors_as_status(context):
+            server = self._known_server(request.id).id
+            self._namespace.set_draining(server, is_on=not request.is_off)
+            return master_pb2.DrainReply(dependent_chunks=self._repairer.count_dependent(server))
+
+    def RemoveServer(self, request: master_pb2.ServerRequest, context: grpc.ServicerContext) -> common_pb2.Empty:
+        with errors_as_status(context):
+            known = self._known_server(request.id)
+            server = known.id
+            if known.state in {ServerState.ALIVE, ServerState.DRAINING}:
+                raise PreconditionFailedError(f"chunkserver {server} is running; stop it first, or it registers again")
+            if dependent := self._repairer.count_dependent(server):
+                raise PreconditionFailedError(
+                    f"{dependent} chunks depend on chunkserver {server}: first `helenite server drain {server}`"
+                )
+            self._namespace.forget_server(server)
+            self._membership.forget(server)
+            return common_pb2.Empty()
+
+    def _known_server(self, number: int) -> Chunkserver:
+        for server in self._membership.servers():
+            if server.id == number:
+                return server
+        raise EntryNotFoundError(f"there is no chunkserver {number}")
 
     def _members(self) -> tuple[list[master_pb2.Member], list[master_pb2.Member]]:
         leader = self._namespace.leader_id()

@@ -83,13 +83,23 @@ class Membership:
         now = self._clock.monotonic_s()
         with self._lock:
             seen = dict(self._seen)
-        found = [replace(server, state=liveness_state(now - at, self._limits)) for server, at in seen.values()]
+        draining = self._namespace.draining()
+        found = [replace(server, state=self._state(server, now - at, draining)) for server, at in seen.values()]
         silent_state = liveness_state(now - self._started_at, self._limits)
         for server in self._namespace.list_servers():
             if server.id not in seen:
                 state = ServerState.SUSPECT if silent_state is ServerState.ALIVE else silent_state
                 found.append(replace(server, state=state))
         return sorted(found, key=lambda server: server.id)
+
+    def forget(self, server: ServerId) -> None:
+        """It has been removed for good."""
+        with self._lock:
+            self._seen.pop(server, None)
+
+    def _state(self, server: Chunkserver, silent_s: float, draining: frozenset[ServerId]) -> ServerState:
+        state = liveness_state(silent_s, self._limits)
+        return ServerState.DRAINING if state is ServerState.ALIVE and server.id in draining else state
 
     def is_settled(self) -> bool:
         """Whether this master has run long enough that a silent server is not merely one that has not called yet."""

@@ -259,6 +259,19 @@ class Namespace:
         """All chunkservers that ever registered; their state and load are not known here."""
         return [decode_server(*item) for item in self._store.command("HGETALL", "servers").items()]
 
+    def set_draining(self, server: ServerId, *, is_on: bool) -> None:
+        """Mark a chunkserver as one that is to be emptied."""
+        self._store.command("SADD" if is_on else "SREM", "draining", server)
+
+    def draining(self) -> frozenset[ServerId]:
+        """The chunkservers that are to be emptied."""
+        return frozenset(ServerId(int(server)) for server in self._store.command("SMEMBERS", "draining"))
+
+    def forget_server(self, server: ServerId) -> None:
+        """Strike a chunkserver off the list; its id is never given again."""
+        self._store.command("HDEL", "servers", server)
+        self.set_draining(server, is_on=False)
+
     def announce_member(self, kind: str, member_id: str, address: str, pid: int, ttl_s: int) -> None:
         """Note that a master or gateway is there, for `ttl_s`."""
         member = {"kind": kind, "address": address, "pid": pid}

@@ -59,26 +59,39 @@ def plan_repairs(
 ) -> Plan:
     """The next copies and drops. `chunks` are all chunks with the servers that the table names for them."""
     alive = {server.id for server in servers if server.state is ServerState.ALIVE}
-    # A suspect server may be back in a moment, and a draining one still holds what it holds: both count as replicas.
-    holding = {server.id for server in servers if server.state is not ServerState.DEAD}
+    readable = alive | {server.id for server in servers if server.state is ServerState.DRAINING}
+    staying = staying_servers(servers)
     room = usable_servers(servers, frozenset(), 0)
-    wanted = min(target, len([server for server in servers if server.state is not ServerState.DEAD]))
+    wanted = min(target, len(staying))
     lacking: list[tuple[int, Chunk]] = []
     drops: list[DropOrder] = []
     for handle, named in chunks:
-        held = tuple(server for server in named if server in holding)
-        if held and len(held) < wanted and handle not in under_way:
-            lacking.append((len(held), (handle, held)))
+        count = sum(server in staying for server in named)
+        if count < wanted and handle not in under_way and readable.intersection(named):
+            lacking.append((count, (handle, named)))
         elif len(drops) < PLAN_MAX and sum(server in alive for server in named) > target:
             drops.append(DropOrder(handle, choose_surplus(named, servers)))
     lacking.sort()
-    return Plan(_choose_copies(lacking, room, alive, under_way, rng), tuple(drops), len(lacking) + len(under_way))
+    return Plan(_choose_copies(lacking, room, readable, under_way, rng), tuple(drops), len(lacking) + len(under_way))
+
+
+def staying_servers(servers: list[Chunkserver]) -> frozenset[ServerId]:
+    """Servers whose replicas count. A suspect one may be back in a moment; a draining one is about to go."""
+    gone = {ServerState.DEAD, ServerState.DRAINING}
+    return frozenset(server.id for server in servers if server.state not in gone)
+
+
+def count_dependent(chunks: Iterable[Chunk], leaving: ServerId, servers: list[Chunkserver], target: int) -> int:
+    """Chunks that the leaving server holds and the staying ones do not hold often enough."""
+    staying = staying_servers(servers) - {leaving}
+    wanted = min(target, len(staying))
+    return sum(leaving in named and sum(server in staying for server in named) < max(1, wanted) for _, named in chunks)
 
 
 def _choose_copies(
     lacking: list[tuple[int, Chunk]],
     room: list[Chunkserver],
-    alive: set[ServerId],
+    readable: set[ServerId],
     under_way: Mapping[ChunkHandle, CopyOrder],
     rng: random.Random,
 ) -> tuple[CopyOrder, ...]:
@@ -86,7 +99,7 @@ def _choose_copies(
     load.update(order.sources[0] for order in under_way.values())
     copies: list[CopyOrder] = []
     for _, (handle, held) in lacking:
-        sources = sorted((server for server in held if server in alive), key=lambda server: load[server])
+        sources = sorted((server for server in held if server in readable), key=lambda server: load[server])
         if len(copies) == PLAN_MAX or not sources or load[sources[0]] >= COPIES_PER_SERVER_MAX:
             continue
         free = [server for server in room if server.id not in held and load[server.id] < COPIES_PER_SERVER_MAX]

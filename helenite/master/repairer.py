@@ -19,7 +19,7 @@ from helenite.core.process import Worker
 from helenite.master.leadership import Leadership
 from helenite.master.membership import Membership
 from helenite.master.namespace import Namespace
-from helenite.master.repair import Chunk, CopyOrder, plan_repairs
+from helenite.master.repair import Chunk, CopyOrder, count_dependent, plan_repairs
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,10 @@ class Repairer:
             log.warning("chunk %x is corrupt on chunkserver %d", handle, server)
             if epoch is not None:
                 self._namespace.remove_replica(handle, server, epoch)
+
+    def count_dependent(self, leaving: ServerId) -> int:
+        """Chunks that would lack replicas without this server."""
+        return count_dependent(self._chunks(), leaving, self._membership.servers(), self._target)
 
     def _run(self, stopping: threading.Event) -> None:
         pause = PAUSE_S

@@ -27,6 +27,7 @@ The key space. Every key begins with `{space}:`. Records: core/record.py. "msgpa
     del:<server id>      set: chunks to delete on this chunkserver
     leader, epoch        the leader's lease; its fencing number
     servers, members, users    hashes: id or name -> msgpack
+    draining             set: chunkservers that are to be emptied
 """
 
 from __future__ import annotations

@@ -82,3 +82,24 @@ def test_what_was_written_with_two_servers_gets_its_third_copy(tmp_path: Path) -
         victim.resume()
         wait_healthy(cluster)
         check(cluster, early | late)
+
+
+def test_a_drained_server_can_be_stopped_and_removed(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "c", "--chunkservers", "4", environment=SETTINGS) as cluster:
+        contents = fill(cluster, 40)
+        leaving = cluster.status()["chunkservers"][1]
+        refused = cluster.helenite("server", "remove", str(leaving["id"]))
+        assert refused.returncode == 1
+        assert "running" in refused.stderr
+        drained = cluster.helenite("server", "drain", str(leaving["id"]))
+        assert drained.returncode == 0, drained.stderr
+        assert "can go" in drained.stdout
+        assert cluster.status()["chunkservers"][1]["state"] == "draining"
+        psutil.Process(leaving["pid"]).suspend()
+        deadline = time.monotonic() + 20
+        while cluster.helenite("server", "remove", str(leaving["id"])).returncode != 0:
+            assert time.monotonic() < deadline
+        assert len(cluster.status()["chunkservers"]) == 3
+        check(cluster, contents)
+        assert cluster.status()["chunks"]["under_replicated"] == 0
+        psutil.Process(leaving["pid"]).resume()

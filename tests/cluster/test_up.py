@@ -159,9 +159,10 @@ def test_every_command_of_the_readme_exists() -> None:
             "cat",
             "trash",
             "user",
+            "server",
         }
     }
-    assert len(top) == 16
+    assert len(top) == 17
     for word in top:
         assert re.search(rf"^\s+{word}\b", shown, re.MULTILINE), word
 

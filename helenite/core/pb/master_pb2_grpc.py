@@ -692,6 +692,16 @@ class AdminStub:
                 request_serializer=helenite_dot_core_dot_pb_dot_master__pb2.UserRequest.SerializeToString,
                 response_deserializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
                 _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/helenite.Admin/Drain',
+                request_serializer=helenite_dot_core_dot_pb_dot_master__pb2.DrainRequest.SerializeToString,
+                response_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.DrainReply.FromString,
+                _registered_method=True)
+        self.RemoveServer = channel.unary_unary(
+                '/helenite.Admin/RemoveServer',
+                request_serializer=helenite_dot_core_dot_pb_dot_master__pb2.ServerRequest.SerializeToString,
+                response_deserializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -728,6 +738,20 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Drain(self, request, context):
+        """Begin or end draining a chunkserver: it takes no new chunks and its chunks are copied elsewhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveServer(self, request, context):
+        """Forget a chunkserver for good; refused while a chunk depends on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -754,6 +778,16 @@ def add_AdminServicer_to_server(servicer, server):
             'RemoveUser': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveUser,
                     request_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.UserRequest.FromString,
+                    response_serializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.DrainRequest.FromString,
+                    response_serializer=helenite_dot_core_dot_pb_dot_master__pb2.DrainReply.SerializeToString,
+            ),
+            'RemoveServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveServer,
+                    request_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.ServerRequest.FromString,
                     response_serializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
             ),
     }
@@ -892,6 +926,60 @@ class Admin:
             target,
             '/helenite.Admin/RemoveUser',
             helenite_dot_core_dot_pb_dot_master__pb2.UserRequest.SerializeToString,
+            helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/helenite.Admin/Drain',
+            helenite_dot_core_dot_pb_dot_master__pb2.DrainRequest.SerializeToString,
+            helenite_dot_core_dot_pb_dot_master__pb2.DrainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/helenite.Admin/RemoveServer',
+            helenite_dot_core_dot_pb_dot_master__pb2.ServerRequest.SerializeToString,
             helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
             options,
             channel_credentials,

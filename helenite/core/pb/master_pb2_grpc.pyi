@@ -218,6 +218,10 @@ class AdminStub:
     GetUser: _grpc.UnaryUnaryMultiCallable[_master_pb2.UserRequest, _master_pb2.User]
     PutUser: _grpc.UnaryUnaryMultiCallable[_master_pb2.User, _common_pb2.Empty]
     RemoveUser: _grpc.UnaryUnaryMultiCallable[_master_pb2.UserRequest, _common_pb2.Empty]
+    Drain: _grpc.UnaryUnaryMultiCallable[_master_pb2.DrainRequest, _master_pb2.DrainReply]
+    """Begin or end draining a chunkserver: it takes no new chunks and its chunks are copied elsewhere."""
+    RemoveServer: _grpc.UnaryUnaryMultiCallable[_master_pb2.ServerRequest, _common_pb2.Empty]
+    """Forget a chunkserver for good; refused while a chunk depends on it."""
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -229,6 +233,10 @@ class AdminAsyncStub(AdminStub):
     GetUser: _aio.UnaryUnaryMultiCallable[_master_pb2.UserRequest, _master_pb2.User]  # type: ignore[assignment]
     PutUser: _aio.UnaryUnaryMultiCallable[_master_pb2.User, _common_pb2.Empty]  # type: ignore[assignment]
     RemoveUser: _aio.UnaryUnaryMultiCallable[_master_pb2.UserRequest, _common_pb2.Empty]  # type: ignore[assignment]
+    Drain: _aio.UnaryUnaryMultiCallable[_master_pb2.DrainRequest, _master_pb2.DrainReply]  # type: ignore[assignment]
+    """Begin or end draining a chunkserver: it takes no new chunks and its chunks are copied elsewhere."""
+    RemoveServer: _aio.UnaryUnaryMultiCallable[_master_pb2.ServerRequest, _common_pb2.Empty]  # type: ignore[assignment]
+    """Forget a chunkserver for good; refused while a chunk depends on it."""
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     """For people: status and users."""
@@ -267,5 +275,21 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _master_pb2.UserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_common_pb2.Empty, _abc.Awaitable[_common_pb2.Empty]]: ...
+
+    @_abc_1.abstractmethod
+    def Drain(
+        self,
+        request: _master_pb2.DrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.DrainReply, _abc.Awaitable[_master_pb2.DrainReply]]:
+        """Begin or end draining a chunkserver: it takes no new chunks and its chunks are copied elsewhere."""
+
+    @_abc_1.abstractmethod
+    def RemoveServer(
+        self,
+        request: _master_pb2.ServerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_common_pb2.Empty, _abc.Awaitable[_common_pb2.Empty]]:
+        """Forget a chunkserver for good; refused while a chunk depends on it."""
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helenite.core.model import ChunkHandle, Chunkserver, ServerId, ServerState
-from helenite.master.repair import COPIES_PER_SERVER_MAX, CopyOrder, DropOrder, plan_repairs
+from helenite.master.repair import COPIES_PER_SERVER_MAX, CopyOrder, DropOrder, count_dependent, plan_repairs
 
 TARGET = 3
 
@@ -132,3 +132,21 @@ def test_thousands_of_simulated_clusters_come_back() -> None:
 @settings(max_examples=100, deadline=None)
 def test_other_seeds_too(seed: int) -> None:
     simulate(seed)
+
+
+def test_a_draining_server_gives_its_replicas_and_counts_no_more() -> None:
+    servers = [server(1, ServerState.DRAINING), server(2), server(3), server(4)]
+    (order,) = plan_repairs([chunk(1, 1, 2, 3)], servers, TARGET, {}, random.Random(0)).copies
+    assert order.target == 4
+    assert count_dependent([chunk(1, 1, 2, 3)], ServerId(1), servers, TARGET) == 1
+    done = [chunk(1, 1, 2, 3, 4)]
+    plan = plan_repairs(done, servers, TARGET, {}, random.Random(0))
+    assert (plan.copies, plan.drops) == ((), ())
+    assert count_dependent(done, ServerId(1), servers, TARGET) == 0
+
+
+def test_the_only_replica_may_be_on_the_draining_server() -> None:
+    servers = [server(1, ServerState.DRAINING), server(2), server(3), server(4, ServerState.DEAD)]
+    plan = plan_repairs([chunk(1, 1, 4)], servers, TARGET, {}, random.Random(0))
+    assert [order.sources for order in plan.copies] == [(1,)]
+    assert count_dependent([chunk(1, 1)], ServerId(1), [server(1)], TARGET) == 1
