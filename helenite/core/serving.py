@@ -34,7 +34,10 @@ def make_grpc_server(threads: int) -> grpc.Server:
 
 def bind_grpc(server: grpc.Server, address: str) -> int:
     """Bind to `host:port` (0 = any) and return the port."""
-    port = server.add_insecure_port(address)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:  # all that grpc says
+        port = 0
     if port == 0:
-        raise OSError(f"cannot listen on {address}")
+        raise OSError(f"cannot listen on {address}: the port is taken, or the address is not this machine's")
     return port
