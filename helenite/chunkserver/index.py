@@ -133,8 +133,8 @@ class Index:
         with self._transaction(write=True) as transaction:
             for handle in deletes:
                 transaction.delete(_KEY.pack(handle))
-            for handle in sorted(puts):
-                transaction.put(_KEY.pack(handle), _pack(puts[handle]))
+            with transaction.cursor() as cursor:
+                cursor.putmulti([(_KEY.pack(handle), _pack(puts[handle])) for handle in sorted(puts)])
 
     def places(self) -> Iterator[Place]:
         """All places, in rising order of handle."""

@@ -6,9 +6,8 @@ import contextlib
 import os
 import random
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from helenite.core.errors import (
 )
 from helenite.core.frames import OpenRequest, ReadRequest, Target, WriteRequest, capability_for, encode_greeting
 from helenite.core.model import MIB, ChunkHandle, ServerId
+from tests.support.waiting import wait_until
 
 KEY = b"k" * 32
 CLUSTER = "ab" * 16
@@ -77,13 +77,6 @@ def hosts(tmp_path: Path) -> Iterator[list[Host]]:
     yield made
     for host in made:
         host.close()
-
-
-def wait_until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        threading.Event().wait(0.01)
 
 
 def write_request(handle: int, length: int, targets: tuple[Target, ...] = ()) -> WriteRequest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from helenite.core.pb import master_pb2
 from helenite.core.wire import chunkserver_to_message
 from tests.support.chunkstores import LARGE, assert_holds, put
 from tests.support.master_service import CLUSTER, KEY, ScriptedMaster
+from tests.support.waiting import wait_until
 
 PLACE = Place("127.0.0.1:1", "127.0.0.1:2", "", "host", "rack")
 OpenStore = Callable[..., ChunkStore]
@@ -51,13 +51,6 @@ def join() -> Iterator[Callable[..., Peers]]:
 
 
 Join = Callable[..., Peers]
-
-
-def wait_until(holds: Callable[[], bool], within_s: float = 10.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        threading.Event().wait(0.01)
 
 
 def test_the_first_registration_gives_the_identity(
