@@ -264,8 +264,17 @@ class ChunkStore:
     def verify(self, handle: ChunkHandle, pause: Callable[[int], None] = lambda _: None) -> tuple[int, bytes]:
         """Compare every byte with its checksum; length and digest. `pause` hears how much was read, to limit the rate.
 
-        A bad replica is set aside and reported; ChunkCorruptError says so.
+        A bad replica is set aside and reported; ChunkCorruptError says so. One that is not here is reported too:
+        whoever asks has its name from the chunk table, so the table must learn.
         """
+        try:
+            return self._verify(handle, pause)
+        except ChunkNotFoundError:
+            with self._lock:
+                self._corrupt.add(handle)
+            raise
+
+    def _verify(self, handle: ChunkHandle, pause: Callable[[int], None]) -> tuple[int, bytes]:
         with self.open(handle) as replica:
             try:
                 checksums = replica.checksums(0, block_count(replica.length))

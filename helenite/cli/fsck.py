@@ -54,17 +54,37 @@ class Report:
         return 2 if self.lost else 1 if self.degraded or self.problems else 0
 
 
+@dataclass(slots=True)
+class Tally:
+    """What the chunkservers said about one chunk: replicas found good, and replicas that could not be asked about."""
+
+    good: int = 0
+    unchecked: int = 0
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one chunkserver said: handles found good, handles it could not be asked about, sentences on the rest."""
+
+    healthy: list[ChunkHandle] = field(default_factory=list)
+    unchecked: list[ChunkHandle] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
 def judge(
-    files: int, wanted: dict[ChunkHandle, Wanted], good: dict[ChunkHandle, int], target: int, problems: list[str]
+    files: int, wanted: dict[ChunkHandle, Wanted], said: dict[ChunkHandle, Tally], target: int, problems: list[str]
 ) -> Report:
-    """Compare the healthy replicas of each chunk with the number that it should have."""
+    """Compare the healthy replicas of each chunk with the number that it should have.
+
+    A chunk is lost when every replica was asked about and none is good; what could not be asked about may be well.
+    """
     degraded: set[str] = set()
     lost: set[str] = set()
     for handle, chunk in wanted.items():
-        count = good.get(handle, 0)
-        if count == 0:
+        tally = said.get(handle, Tally())
+        if tally.good == 0 and tally.unchecked == 0:
             lost.update(chunk.paths)
-        elif count < target:
+        elif tally.good < target:
             degraded.update(chunk.paths)
     return Report(files, len(wanted), tuple(sorted(degraded - lost)), tuple(sorted(lost)), tuple(problems))
 
@@ -108,18 +128,20 @@ def check(cluster: FileSystem, progress: Progress) -> Report:
         for server in chunk.servers:
             held.setdefault(server, []).append(handle)
     task = progress.add_task("verifying replicas", total=sum(map(len, held.values())))
-    good: dict[ChunkHandle, int] = {}
+    said = {handle: Tally() for handle in wanted}
     problems: list[str] = []
     addresses = {ServerId(server.id): server.address for server in status.chunkservers}
     with ThreadPoolExecutor(max(1, len(held))) as pool:
         answers = pool.map(
             lambda item: _verify(addresses.get(item[0], ""), item[0], item[1], progress, task), held.items()
         )
-        for healthy, trouble in answers:
-            problems += trouble
-            for handle in healthy:
-                good[handle] = good.get(handle, 0) + 1
-    return judge(files, wanted, good, min(status.replica_target, len(status.chunkservers)), problems)
+        for answer in answers:
+            problems += answer.problems
+            for handle in answer.healthy:
+                said[handle].good += 1
+            for handle in answer.unchecked:
+                said[handle].unchecked += 1
+    return judge(files, wanted, said, min(status.replica_target, len(status.chunkservers)), problems)
 
 
 def _walk(cluster: FileSystem, path: Path) -> Iterator[tuple[Path, EntryView]]:
@@ -146,14 +168,13 @@ def _handles(entry: Entry) -> list[ChunkHandle]:
     return [extent.handle for extent in entry.extents]
 
 
-def _verify(
-    address: str, server: ServerId, handles: list[ChunkHandle], progress: Progress, task: int
-) -> tuple[list[ChunkHandle], list[str]]:
-    """Healthy handles and sentences about the others of one chunkserver."""
+def _verify(address: str, server: ServerId, handles: list[ChunkHandle], progress: Progress, task: int) -> Answer:
+    """Let one chunkserver verify what it should hold."""
+    answer = Answer()
     if not address:
-        return [], [f"chunkserver {server} is not registered; {len(handles)} replicas cannot be checked"]
-    healthy: list[ChunkHandle] = []
-    problems: list[str] = []
+        answer.unchecked = handles
+        answer.problems.append(f"chunkserver {server} is not registered; {len(handles)} replicas cannot be checked")
+        return answer
     with grpc.insecure_channel(address, options=GRPC_OPTIONS) as channel:
         stub = ControlStub(channel)
         for at in range(0, len(handles), VERIFY_BATCH):
@@ -162,11 +183,13 @@ def _verify(
                 reply = stub.Verify(chunkserver_pb2.HandlesRequest(handles=batch), timeout=VERIFY_S)
             except grpc.RpcError as problem:
                 error = error_from_rpc(problem, f"chunkserver {server}")
-                return healthy, [*problems, f"{error}; {len(handles) - at} replicas unchecked"]
+                answer.unchecked = handles[at:]
+                answer.problems.append(f"{error}; {len(handles) - at} replicas unchecked")
+                return answer
             for chunk in reply.chunks:
                 if chunk.HasField("failure"):
-                    problems.append(f"chunkserver {server}, chunk {chunk.handle:x}: {chunk.failure.message}")
+                    answer.problems.append(f"chunkserver {server}, chunk {chunk.handle:x}: {chunk.failure.message}")
                 else:
-                    healthy.append(ChunkHandle(chunk.handle))
+                    answer.healthy.append(ChunkHandle(chunk.handle))
             progress.advance(task, len(batch))  # type: ignore[arg-type]
-    return healthy, problems
+    return answer

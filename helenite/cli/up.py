@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -16,11 +17,14 @@ from helenite.cli.cluster_dir import DEFAULT_DIR, ClusterDir, ClusterInfo
 from helenite.cli.embedded_redis import EmbeddedRedis
 from helenite.cli.supervisor import Program, Supervisor
 from helenite.config import environment
+from helenite.core.errors import UnavailableError
 from helenite.core.process import start_logging, stop_event_on_signals
 
 READY_S = 120.0
 """Patience with a start; Redis may have much to load before."""
 CHECK_S = 0.25
+RESTART_S = 2.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,17 @@ def _supervise(supervisor: Supervisor, redis: EmbeddedRedis | None, stopping: th
     while not stopping.wait(CHECK_S):
         supervisor.check()
         if redis is not None and redis.poll() is not None:
-            redis.start()
+            restart(redis, stopping)
+
+
+def restart(redis: EmbeddedRedis, stopping: threading.Event) -> None:
+    """Start Redis again; one that cannot (a full disk, say) is tried again later: reads of content need no Redis."""
+    log.warning("Redis has ended and is started again")
+    try:
+        redis.start()
+    except UnavailableError as error:
+        log.warning("%s", error)
+        stopping.wait(RESTART_S)
 
 
 def shared_environment(plan: UpPlan, masters: tuple[str, ...], redis_url: str) -> dict[str, str]:

@@ -90,12 +90,17 @@ class Connections:
 
     def take(self, server: ServerId, timeout_s: float) -> DataConnection:
         """A connection for one request; the caller gives it back or closes it."""
-        with self._lock:
-            idle = self._idle.get(server)
-            if idle:
-                return idle.pop()
+        while (connection := self._pop_idle(server)) is not None:
+            if connection.is_usable():
+                return connection
+            connection.close()
         known = self.server(server)
         return DataConnection.connect(server, known.data_address, known.data_socket, None, min(timeout_s, CONNECT_S))
+
+    def _pop_idle(self, server: ServerId) -> DataConnection | None:
+        with self._lock:
+            idle = self._idle.get(server)
+            return idle.pop() if idle else None
 
     def give_back(self, server: ServerId, connection: DataConnection) -> None:
         """Keep a connection whose request has ended well."""

@@ -125,7 +125,11 @@ def _read_verified(replica: _Replica, handle: ChunkHandle, offset: int, length: 
     buffer = memoryview(bytearray(end - start))
     got = 0
     while got < len(buffer):
-        count = os.preadv(replica.descriptor, [buffer[got:]], replica.offset + start + got)
+        try:
+            count = os.preadv(replica.descriptor, [buffer[got:]], replica.offset + start + got)
+        except OSError as error:
+            # A bad sector: this replica is as good as rotten, another one answers.
+            raise ChunkCorruptError(f"chunk {handle:x} cannot be read from this machine's disk: {error}") from error
         if count == 0:
             raise ChunkCorruptError(f"the replica of chunk {handle:x} on this machine is cut short")
         got += count

@@ -14,7 +14,7 @@ from typing import Self
 
 from helenite.client.pool import ChunkPool
 from helenite.client.reader import Reader
-from helenite.client.rpc import MasterRpc
+from helenite.client.rpc import ATTEMPT_S, MasterRpc
 from helenite.client.writer import Writer
 from helenite.config import ClientSettings
 from helenite.core.errors import EntryNotFoundError, InvalidRequestError, WrongKindError
@@ -49,6 +49,8 @@ from helenite.core.wire import (
 
 ANY = Condition()
 """No demand on the target, no lock tokens, nobody in particular."""
+COPY_ATTEMPT_S = 25.0
+"""Patience with one master that copies a large directory: a repeat would begin a second copy beside the first."""
 
 
 class FileSystem:
@@ -144,7 +146,7 @@ class FileSystem:
     ) -> tuple[tuple[Change, ...], Sequence]:
         """Changes after a sequence, at most `limit`, and the last sequence; SequenceExpiredError when trimmed."""
         request = master_pb2.ReadFeedRequest(after=after, limit=limit, wait_ms=int(wait_s * 1000))
-        reply = self.rpc.namespace("ReadFeed", request, wait_s + 10.0)
+        reply = self.rpc.namespace("ReadFeed", request, wait_s + 10.0, wait_s + ATTEMPT_S)
         return tuple(map(change_from_message, reply.changes)), Sequence(reply.last)
 
     # Content
@@ -350,7 +352,8 @@ class FileSystem:
 
     def _mutate(self, **verb: object) -> master_pb2.Outcome:
         mutation = master_pb2.Mutation(operation_id=os.urandom(16), **verb)  # type: ignore[arg-type]
-        reply = self.rpc.namespace("Mutate", master_pb2.MutateRequest(mutations=[mutation]))
+        attempt_s = COPY_ATTEMPT_S if "copy" in verb else ATTEMPT_S
+        reply = self.rpc.namespace("Mutate", master_pb2.MutateRequest(mutations=[mutation]), attempt_s=attempt_s)
         outcome: master_pb2.Outcome = reply.outcomes[0]
         if outcome.HasField("failure"):
             raise failure_from_message(outcome.failure)

@@ -105,7 +105,7 @@ class ChunkPool:
             try:
                 if left <= 0 or self._closed.is_set():
                     raise UnavailableError("the chunkservers did not acknowledge a chunk in time; try again later")
-                allocation = self._allocations.take(frozenset(failed), left)
+                allocation = self._take(failed, left)
             except (InsufficientStorageError, UnavailableError) as error:
                 if best is not None:
                     return None
@@ -118,6 +118,17 @@ class ChunkPool:
             if best is not None and len(allocation.servers) <= len(best.servers):
                 return None
             return allocation
+
+    def _take(self, failed: set[ServerId], left: float) -> Allocation:
+        """An allocation without servers that failed this chunk, nor, if that is to be had, those that failed lately."""
+        now = time.monotonic()
+        suspects = {server for server, until in self._connections.suspects().items() if until > now}
+        if suspects - failed:
+            try:
+                return self._allocations.take(frozenset(failed | suspects), left)
+            except InsufficientStorageError as error:
+                log.info("only servers that failed lately are left: %s", error)
+        return self._allocations.take(frozenset(failed), left)
 
     def _is_better(self, durable: tuple[ServerId, ...], allocation: Allocation, best: Location | None) -> bool:
         enough = is_enough(len(durable), len(allocation.servers), self._allocations.min_replicas)
@@ -185,7 +196,7 @@ class ChunkPool:
         log.warning("chunk %x: chunkserver %d failed a read: %s", location.handle, server, problem)
         if isinstance(problem, TRANSPORT_ERRORS):
             self._connections.suspect(server)
-        if isinstance(problem, ChunkCorruptError):
+        if isinstance(problem, ChunkCorruptError | ChunkNotFoundError):
             self._descriptors.forget(location.handle)
             self.submit(self._connections.ask_to_verify, server, location.handle)
 

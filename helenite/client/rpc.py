@@ -43,9 +43,12 @@ class MasterRpc:
         for channel in self._channels:
             channel.close()
 
-    def namespace(self, verb: str, request: Any, deadline_s: float | None = None) -> Any:
-        """Call a verb of the Namespace service and return its reply; raises what the master raised."""
-        return self._call([getattr(stub, verb) for stub in self._namespace], request, deadline_s)
+    def namespace(self, verb: str, request: Any, deadline_s: float | None = None, attempt_s: float = ATTEMPT_S) -> Any:
+        """Call a verb of the Namespace service and return its reply; raises what the master raised.
+
+        `attempt_s` is the patience with one master: longer for verbs that may take long, which must not pile up there.
+        """
+        return self._call([getattr(stub, verb) for stub in self._namespace], request, deadline_s, attempt_s)
 
     def cluster(self, verb: str, request: Any, deadline_s: float | None = None) -> Any:
         """Call a verb of the Cluster service."""
@@ -55,14 +58,16 @@ class MasterRpc:
         """Call a verb of the Admin service."""
         return self._call([getattr(stub, verb) for stub in self._admin], request, deadline_s)
 
-    def _call(self, methods: list[Callable[..., Any]], request: Any, deadline_s: float | None) -> Any:
+    def _call(
+        self, methods: list[Callable[..., Any]], request: Any, deadline_s: float | None, attempt_s: float = ATTEMPT_S
+    ) -> Any:
         deadline = time.monotonic() + (self._deadline_s if deadline_s is None else deadline_s)
         failures = 0
         while True:
             at = self._current
             left = deadline - time.monotonic()
             try:
-                return methods[at](request, timeout=max(0.01, min(left, ATTEMPT_S)))
+                return methods[at](request, timeout=max(0.01, min(left, attempt_s)))
             except grpc.RpcError as problem:
                 error = error_from_rpc(problem, f"master {self._masters[at]}")
             failures += 1

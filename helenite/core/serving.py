@@ -26,8 +26,6 @@ GRPC_OPTIONS: list[tuple[str, int]] = [
 
 def make_grpc_server(threads: int) -> grpc.Server:
     """A server with the project's limits; more than `threads` requests at once wait, four times as many are refused."""
-    import grpc  # noqa: PLC0415 - supervisors use this module too, and must stay small
-
     pool = ThreadPoolExecutor(threads, thread_name_prefix="grpc")
     return grpc.server(pool, options=GRPC_OPTIONS, maximum_concurrent_rpcs=4 * threads)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from helenite.core.errors import HeleniteError, UnavailableError
+from helenite.core.errors import HeleniteError
 from helenite.core.process import Worker
 from helenite.master.namespace import Namespace
 
@@ -56,7 +56,7 @@ class Leadership:
     def _renew(self) -> None:
         try:
             leads, epoch = self._namespace.acquire_leadership(self._master_id, TTL_MS)
-        except UnavailableError as error:
+        except HeleniteError as error:
             log.warning("cannot renew the leader lease: %s", error)
             self._epoch = None
             return

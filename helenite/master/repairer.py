@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from helenite.core.clock import Clock
-from helenite.core.errors import HeleniteError, StaleEpochError
+from helenite.core.errors import HeleniteError, StaleEpochError, UnavailableError
 from helenite.core.model import ChunkHandle, ServerId
 from helenite.core.process import Worker
 from helenite.master.leadership import Leadership
@@ -76,9 +76,10 @@ class Repairer:
         """The server has set these replicas aside: they no longer count."""
         epoch = self._leadership.epoch
         for handle in handles:
-            log.warning("chunk %x is corrupt on chunkserver %d", handle, server)
-            if epoch is not None:
-                self._namespace.remove_replica(handle, server, epoch)
+            if epoch is None:
+                raise UnavailableError("this master has just ceased to lead; report to the next")
+            log.warning("chunk %x is corrupt or missing on chunkserver %d", handle, server)
+            self._namespace.remove_replica(handle, server, epoch)
 
     def count_dependent(self, leaving: ServerId) -> int:
         """Chunks that would lack replicas without this server."""

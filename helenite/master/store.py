@@ -23,6 +23,7 @@ The key space. Every key begins with `{space}:`. Records: core/record.py. "msgpa
     trash_floor          items up to this sequence were emptied
     staging              hash: id of a directory that is being copied -> time of the last progress
     gc, gc_dirs          lists: records whose content is to be released; directories to take apart
+    gc_cursor            string: how far the first of gc_dirs has been scanned
     freed                zset: chunk without references -> since when
     del:<server id>      set: chunks to delete on this chunkserver
     leader, epoch        the leader's lease; its fencing number
@@ -197,6 +198,8 @@ def _translate(error: exceptions.RedisError) -> HeleniteError:
         return InsufficientStorageError("the metadata store is full: delete something, or raise Redis' maxmemory")
     if isinstance(error, exceptions.TimeoutError):
         return DeadlineExceededError(f"the metadata store did not answer in time: {text}")
+    if isinstance(error, exceptions.ReadOnlyError | exceptions.ClusterDownError | exceptions.MasterDownError):
+        return UnavailableError(f"Redis is failing over: {text}")
     if isinstance(error, exceptions.ResponseError) and not text.startswith(
         ("MISCONF", "READONLY", "MASTERDOWN", "BUSY", "NOREPLICAS")
     ):

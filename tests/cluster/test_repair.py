@@ -70,6 +70,19 @@ def test_rotten_replicas_are_replaced(tmp_path: Path) -> None:
         check(cluster, contents)
 
 
+def test_a_replica_that_vanished_is_replaced_once_somebody_looks(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "c", environment=SETTINGS) as cluster:
+        contents = fill(cluster, 12)
+        victim = psutil.Process(cluster.status()["chunkservers"][0]["pid"])
+        directory = Path(victim.environ()["HELENITE_CHUNK_DIR"])
+        victim.kill()
+        for path in directory.glob("chunks/??/*"):
+            path.unlink()
+        check(cluster, contents)
+        wait_healthy(cluster)
+        assert list(directory.glob("chunks/??/*"))
+
+
 def test_what_was_written_with_two_servers_gets_its_third_copy(tmp_path: Path) -> None:
     with Cluster(tmp_path / "c", environment=SETTINGS) as cluster:
         early = fill(cluster, 5)

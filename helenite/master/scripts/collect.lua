@@ -35,7 +35,10 @@ local function walk_directories()
     local id = call('LINDEX', P .. 'gc_dirs', 0)
     if not id then break end
     local key = P .. 'd:' .. id
-    local page = call('HSCAN', key, 0, 'COUNT', STEP)[2]
+    -- From where the last step stopped: a hash keeps its empty buckets, and a scan from 0 would only look at those.
+    local scanned = call('HSCAN', key, call('GET', P .. 'gc_cursor') or 0, 'COUNT', STEP)
+    local page = scanned[2]
+    call('SET', P .. 'gc_cursor', scanned[1])
     for i = 1, #page, 2 do
       -- The scan of a hash that is being resized may bring a name twice.
       if call('HDEL', key, page[i]) == 1 then discard(page[i + 1]) end
@@ -44,6 +47,7 @@ local function walk_directories()
     if call('EXISTS', key) == 0 then
       call('HDEL', P .. 'q', id)
       call('LPOP', P .. 'gc_dirs')
+      call('DEL', P .. 'gc_cursor')
     end
   end
   return done

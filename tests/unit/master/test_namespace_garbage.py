@@ -165,3 +165,21 @@ def test_an_old_leader_is_refused(namespace: Namespace, epoch: int) -> None:
         with pytest.raises(errors.StaleEpochError):
             act()
     assert namespace.locate([handle]) == [(handle, SERVERS)]
+
+
+def test_a_large_directory_is_taken_apart_to_its_end(namespace: Namespace, epoch: int) -> None:
+    """A hash keeps its empty buckets: a scan that always began at 0 would stop finding anything."""
+    mkdir(namespace, "/large")
+    names = [
+        (f"{number}".encode().rjust(16, b"o"), Commit(at(f"/large/{number}"), 0, (), ())) for number in range(20_000)
+    ]
+    for start in range(0, len(names), 1_000):
+        namespace.mutate(names[start : start + 1_000])
+    remove(namespace, "/large")
+    namespace.apply(EmptyTrash())
+    steps = 0
+    while namespace.collect_garbage(epoch, trash_s=HOUR, grace_s=0):
+        steps += 1
+        assert steps < 1_000
+    assert namespace.usage().file_count == 0
+    assert keys(namespace._store) <= CONSTANTS

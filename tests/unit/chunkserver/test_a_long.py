@@ -1,0 +1,383 @@
+"""Replicas on disk: what goes in comes out, nothing corrupt is believed, trouble with the disk is told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from helenite.chunkserver.layout import record_bytes
+from helenite.chunkserver.store import QUARANTINE_MAX, ChunkStore
+from helenite.core.errors import (
+    ChunkCorruptError,
+    ChunkExistsError,
+    ChunkNotFoundError,
+    ConfigurationError,
+    ForeignClusterError,
+    HeleniteError,
+    InsufficientStorageError,
+    UnavailableError,
+)
+from helenite.core.model import SEGMENT_CHUNK_BYTES_MAX, ChunkHandle, ServerId
+from tests.support.chunkstores import LARGE, assert_holds, put, read, snapshot
+
+OpenStore = Callable[..., ChunkStore]
+BOTH = pytest.mark.parametrize("size", [4096, LARGE])
+
+
+@pytest.mark.parametrize("size", [1, 4096, 65536, 65537, SEGMENT_CHUNK_BYTES_MAX, LARGE])
+def test_what_goes_in_comes_out_also_after_a_restart(open_store: OpenStore, tmp_path: Path, size: int) -> None:
+    store = open_store(tmp_path)
+    data = put(store, 7, size)
+    assert_holds(store, {7: data})
+    store.close()
+    again = open_store(tmp_path)
+    assert_holds(again, {7: data})
+    assert again.used_bytes() == record_bytes(size)
+
+
+@BOTH
+def test_chunks_are_written_once(store: ChunkStore, size: int) -> None:
+    put(store, 1, size)
+    with pytest.raises(ChunkExistsError):
+        store.begin(ChunkHandle(1), size)
+
+
+@BOTH
+def test_a_chunk_that_is_being_written_is_not_written_twice(store: ChunkStore, size: int) -> None:
+    first = store.begin(ChunkHandle(1), size)
+    with pytest.raises(UnavailableError, match="being written"):
+        store.begin(ChunkHandle(1), size)
+    first.abort()
+    put(store, 1, size)
+    first.abort()
+
+
+@BOTH
+def test_an_aborted_chunk_leaves_nothing(store: ChunkStore, size: int) -> None:
+    sink = store.begin(ChunkHandle(1), size)
+    sink.write(memoryview(bytes(size // 2)))
+    sink.abort()
+    assert store.chunk_count() == 0
+    with pytest.raises(ChunkNotFoundError), store.open(ChunkHandle(1)):
+        pass
+    assert not any(store.files.unfinished.iterdir())
+
+
+@BOTH
+def test_deleting(store: ChunkStore, size: int) -> None:
+    put(store, 1, size)
+    with store.open(ChunkHandle(1)) as replica:
+        assert store.delete(ChunkHandle(1))
+        assert len(os.pread(replica.descriptor, size, replica.offset)) == size, "whoever has it open keeps it"
+    assert not store.delete(ChunkHandle(1))
+    assert (store.chunk_count(), store.used_bytes()) == (0, 0)
+
+
+def test_handles_are_listed_in_pages(store: ChunkStore) -> None:
+    for handle in (5, 2, 2**63, 9):
+        put(store, handle, LARGE if handle in {2, 9} else 10)
+    assert store.handles_after(0, 3) == [2, 5, 9]
+    assert store.handles_after(9, 3) == [2**63]
+    assert list(store.handles()) == [2, 5, 9, 2**63]
+
+
+def path_of(store: ChunkStore, handle: int) -> tuple[Path, int]:
+    """The file that holds a chunk, and where the chunk begins in it."""
+    with store.open(ChunkHandle(handle)) as replica:
+        return Path(f"/proc/self/fd/{replica.descriptor}").readlink(), replica.offset
+
+
+def flip_bit(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 4]))
+
+
+@pytest.mark.parametrize("size", [100_000, LARGE])
+@pytest.mark.parametrize("where", [-10, 0, 0.3, 0.999999, 1.0])
+def test_a_flipped_bit_is_found_set_aside_and_reported(store: ChunkStore, size: int, where: float) -> None:
+    """In the header, the data, the checksums."""
+    put(store, 1, size)
+    path, offset = path_of(store, 1)
+    flip_bit(path, offset + (where if isinstance(where, int) else int(where * size)))
+    with pytest.raises(ChunkCorruptError):
+        store.verify(ChunkHandle(1))
+    assert store.corrupt() == [1]
+    with pytest.raises(ChunkNotFoundError), store.open(ChunkHandle(1)):
+        pass
+    store.forget_corrupt([ChunkHandle(1)])
+    assert store.corrupt() == []
+    assert_holds(store, {})
+    assert_holds(store, {1: put(store, 1, size)})  # repair can put it back
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "delete"])
+def test_a_damaged_file_is_corrupt(open_store: OpenStore, tmp_path: Path, damage: str) -> None:
+    store = open_store(tmp_path)
+    put(store, 1, LARGE)
+    path, _ = path_of(store, 1)
+    if damage == "delete":
+        path.unlink()
+    else:
+        os.truncate(path, 0 if damage == "empty" else LARGE // 2)
+    if damage != "delete":
+        store.close()
+        store = open_store(tmp_path)  # its size is all that a start looks at
+    with pytest.raises(ChunkCorruptError), store.open(ChunkHandle(1)):
+        pass
+    assert store.corrupt() == [1]
+
+
+def test_a_segment_that_is_gone_is_corruption(store: ChunkStore) -> None:
+    put(store, 1, 10)
+    path_of(store, 1)[0].unlink()
+    with pytest.raises(ChunkCorruptError):
+        store.verify(ChunkHandle(1))
+    assert store.corrupt() == [1]
+
+
+def test_the_quarantine_is_bounded(store: ChunkStore, tmp_path: Path) -> None:
+    for handle in range(QUARANTINE_MAX + 3):
+        put(store, handle, LARGE)
+        store.quarantine(ChunkHandle(handle))
+    assert len(list((tmp_path / "data" / "quarantine").iterdir())) == QUARANTINE_MAX
+
+
+def test_stray_and_unfinished_files_do_no_harm(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    data = put(store, 1, LARGE)
+    store.close()
+    (tmp_path / "chunks" / "00" / "README").touch()
+    (tmp_path / "chunks" / "unfinished" / "0000000000000001").write_bytes(bytes(10))
+    again = open_store(tmp_path)
+    assert_holds(again, {1: data})
+    assert not any(again.files.unfinished.iterdir())
+
+
+def test_waiting_appends_share_their_syncs(store: ChunkStore) -> None:
+    before = store.segments.sync_count
+    threads, each = 16, 20
+    barrier = threading.Barrier(threads)
+
+    def write(number: int) -> None:
+        barrier.wait()
+        for i in range(each):
+            put(store, 1 + number * each + i, 4096)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(write, range(threads)))
+    syncs = store.segments.sync_count - before
+    assert store.chunk_count() == threads * each
+    assert syncs < threads * each / 2, f"{syncs} syncs for {threads * each} chunks"
+
+
+def test_relaxed_mode_does_not_sync(open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int) -> None:
+        raise AssertionError("synced")
+
+    store = open_store(tmp_path, is_durable=False)
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
+    put(store, 1, 4096)
+    put(store, 2, LARGE)
+
+
+class FailingDisk:
+    """Makes one system call fail, as a disk would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+
+    def fail(self, call: str, number: int) -> None:
+        def refuse(*_arguments: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        self._monkeypatch.setattr(os, call, refuse)
+
+    def recover(self) -> None:
+        self._monkeypatch.undo()
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> FailingDisk:
+    return FailingDisk(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("size", "call"),
+    [(4096, "pwritev"), (4096, "fdatasync"), (LARGE, "pwritev"), (LARGE, "fdatasync"), (LARGE, "fsync")],
+)
+@pytest.mark.parametrize(
+    ("number", "expected"), [(errno.ENOSPC, InsufficientStorageError), (errno.EIO, UnavailableError)]
+)
+def test_what_the_disk_refuses_is_not_acknowledged(
+    open_store: OpenStore,
+    tmp_path: Path,
+    disk: FailingDisk,
+    size: int,
+    call: str,
+    number: int,
+    expected: type[HeleniteError],
+) -> None:
+    store = open_store(tmp_path / "a")
+    kept = {1: put(store, 1, 4096), 2: put(store, 2, LARGE)}
+    disk.fail(call, number)
+    with pytest.raises(expected):
+        put(store, 3, size)
+    assert_holds(store, kept)
+    disk.recover()
+    assert not any(store.files.unfinished.iterdir())
+    kept[4] = put(store, 4, size)
+    assert_holds(store, kept)
+    snapshot(tmp_path / "a", tmp_path / "b")
+    assert_holds(open_store(tmp_path / "b"), kept)
+
+
+def test_a_segment_whose_sync_failed_is_not_appended_to_again(store: ChunkStore, disk: FailingDisk) -> None:
+    """The kernel marks the pages clean; a second sync would succeed and have written nothing."""
+    put(store, 1, 100)
+    disk.fail("fdatasync", errno.EIO)
+    with pytest.raises(UnavailableError):
+        put(store, 2, 100)
+    disk.recover()
+    put(store, 3, 100)
+    first, third = path_of(store, 1)[0], path_of(store, 3)[0]
+    assert first != third
+    assert first.stat().st_size == record_bytes(100), "what was not acknowledged is cut off"
+
+
+def test_a_full_disk_still_deletes(store: ChunkStore, disk: FailingDisk) -> None:
+    put(store, 1, 100)
+    put(store, 2, LARGE)
+    disk.fail("pwritev", errno.ENOSPC)
+    assert store.delete(ChunkHandle(1))
+    assert store.delete(ChunkHandle(2))
+    assert_holds(store, {})
+
+
+def test_a_replica_that_the_disk_cannot_read_is_corrupt(store: ChunkStore, disk: FailingDisk) -> None:
+    put(store, 1, LARGE)
+    disk.fail("preadv", errno.EIO)
+    with pytest.raises(ChunkCorruptError):
+        store.verify(ChunkHandle(1))
+    assert store.corrupt() == [1]
+
+
+def test_no_descriptor_left_is_trouble_and_not_corruption(store: ChunkStore, disk: FailingDisk) -> None:
+    put(store, 1, 100)
+    disk.fail("open", errno.EMFILE)
+    with pytest.raises(UnavailableError), store.open(ChunkHandle(1)):
+        pass
+    disk.recover()
+    assert store.corrupt() == []
+    store.verify(ChunkHandle(1))
+
+
+def test_the_reserve_and_the_capacity_stay_free(open_store: OpenStore, tmp_path: Path) -> None:
+    full = open_store(tmp_path / "a", reserve_bytes=1 << 60)
+    with pytest.raises(InsufficientStorageError, match="reserve"):
+        full.begin(ChunkHandle(1), 10)
+    small = open_store(tmp_path / "b", capacity_bytes=10_000)
+    first = small.begin(ChunkHandle(1), 6_000)
+    with pytest.raises(InsufficientStorageError):
+        small.begin(ChunkHandle(2), 6_000)  # chunks that are on their way count
+    first.abort()
+    put(small, 1, 6_000)
+    with pytest.raises(InsufficientStorageError):
+        small.begin(ChunkHandle(2), 6_000)
+    small.delete(ChunkHandle(1))
+    put(small, 2, 6_000)
+
+
+def test_a_directory_has_one_owner_and_one_cluster(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with pytest.raises(ForeignClusterError, match="another chunkserver"):
+        open_store(tmp_path)
+    store.adopt("aa" * 16, ServerId(3))
+    store.adopt("aa" * 16, ServerId(3))
+    uuid = store.identity.uuid
+    with pytest.raises(ForeignClusterError):
+        store.adopt("bb" * 16, ServerId(3))
+    with pytest.raises(ForeignClusterError):
+        store.adopt("aa" * 16, ServerId(4))
+    store.close()
+    again = open_store(tmp_path)
+    assert (again.identity.uuid, again.identity.server_id) == (uuid, 3)
+
+
+def test_a_directory_that_cannot_be_used_is_a_wrong_setting(open_store: OpenStore, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError):
+        open_store(tmp_path / "file")
+    open_store(tmp_path / "a").close()
+    (tmp_path / "a" / "identity.json").write_text("{")
+    with pytest.raises(ConfigurationError, match="damaged"):
+        open_store(tmp_path / "a")
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Random puts, deletes, clean and unclean reopenings and compactions against a dict."""
+
+    @initialize()
+    def start(self) -> None:
+        self.directory = Path(os.environ.get("TMPDIR", "/tmp")) / f"helenite-store-{os.getpid()}-{id(self)}"
+        self.generation = 0
+        self.model: dict[int, bytes] = {}
+        self.open()
+
+    def open(self) -> None:
+        self.store = ChunkStore(self.directory / str(self.generation), is_durable=False, segment_bytes=5_000)
+
+    @rule(handle=st.integers(1, 30), size=st.sampled_from([1, 500, 2_000, LARGE]))
+    def put(self, handle: int, size: int) -> None:
+        if handle in self.model:
+            with pytest.raises(ChunkExistsError):
+                self.store.begin(ChunkHandle(handle), size)
+        else:
+            self.model[handle] = put(self.store, handle, size)
+
+    @rule(handle=st.integers(1, 30))
+    def delete(self, handle: int) -> None:
+        assert self.store.delete(ChunkHandle(handle)) == (self.model.pop(handle, None) is not None)
+
+    @rule()
+    def tidy(self) -> None:
+        self.store.tidy(threading.Event())
+
+    @rule(is_clean=st.booleans())
+    def reopen(self, is_clean: bool) -> None:
+        old = self.directory / str(self.generation)
+        self.generation += 1
+        if is_clean:
+            self.store.close()
+        snapshot(old, self.directory / str(self.generation))
+        self.store.close()
+        shutil.rmtree(old)
+        self.open()
+
+    @invariant()
+    def is_as_the_model_says(self) -> None:
+        assert self.store.handles_after(0, 100) == sorted(self.model)
+        assert self.store.used_bytes() == sum(record_bytes(len(data)) for data in self.model.values())
+        for handle, data in self.model.items():
+            assert read(self.store, handle) == data
+
+    def teardown(self) -> None:
+        self.store.close()
+        shutil.rmtree(self.directory)
+
+
+StoreMachine.TestCase.settings = settings(max_examples=250, stateful_step_count=50, deadline=None)
+test_store_machine = StoreMachine.TestCase
