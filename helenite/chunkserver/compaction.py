@@ -68,10 +68,10 @@ def compact(segments: Segments, below: float, stopping: threading.Event) -> int:
 
 def _rewrite(segments: Segments, victims: list[int], stopping: threading.Event) -> int:
     """Copy what lives in the victims to a new segment, then let the index point there; bytes written."""
-    staying = segments.numbers() - set(victims)
+    standing = segments.numbers()
     copies = segments.new_appender()
     try:
-        moves = [move for number in victims for move in _copy(segments, number, staying, copies, stopping)]
+        moves = [move for number in victims for move in _copy(segments, number, standing, copies, stopping)]
         copies.finish()
     finally:
         copies.close()
@@ -82,7 +82,7 @@ def _rewrite(segments: Segments, victims: list[int], stopping: threading.Event) 
 
 
 def _copy(
-    segments: Segments, number: int, staying: set[int], copies: Appender, stopping: threading.Event
+    segments: Segments, number: int, standing: set[int], copies: Appender, stopping: threading.Event
 ) -> list[tuple[ChunkHandle, Place, Place]]:
     """Append what is needed of one segment; each chunk's old and new place."""
     moves: list[tuple[ChunkHandle, Place, Place]] = []
@@ -96,7 +96,7 @@ def _copy(
                     if segments.find(handle) == old:
                         moves.append((handle, old, Place(copies.number, _append(file, record, copies), length)))
                 case Tombstone(_, segment, _):
-                    if segment in staying:  # the record that it hides still stands somewhere
+                    if segment in standing and segment != number:  # the record that it is for goes later, or stays
                         _append(file, record, copies)
     return moves
 

@@ -128,13 +128,10 @@ class Index:
             transaction.put(key, _pack(new))
             return True
 
-    def change(self, puts: dict[ChunkHandle, Place], deletes: set[ChunkHandle]) -> None:
-        """Many changes in one transaction, deletes first."""
-        with self._transaction(write=True) as transaction:
-            for handle in deletes:
-                transaction.delete(_KEY.pack(handle))
-            with transaction.cursor() as cursor:
-                cursor.putmulti([(_KEY.pack(handle), _pack(puts[handle])) for handle in sorted(puts)])
+    def put_all(self, places: dict[ChunkHandle, Place]) -> None:
+        """Point to many places in one transaction."""
+        with self._transaction(write=True) as transaction, transaction.cursor() as cursor:
+            cursor.putmulti([(_KEY.pack(handle), _pack(places[handle])) for handle in sorted(places)])
 
     def places(self) -> Iterator[Place]:
         """All places, in rising order of handle."""

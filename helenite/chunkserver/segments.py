@@ -122,12 +122,7 @@ class Segments:
             return False
         with self._lock:
             self._count(place, -1)
-        tombstone = encode_header(Tombstone(handle, place.segment, place.offset))
-        try:
-            with disk_errors(f"deleting chunk {handle:x}"), self._appending() as appender:
-                appender.append([tombstone])
-        except HeleniteError as error:
-            log.warning("%s; the chunk would come back if the index had to be rebuilt", error)
+        self._bury(handle, place)
         return True
 
     def find(self, handle: ChunkHandle) -> Place | None:
@@ -188,11 +183,13 @@ class Segments:
             self._unlisted.add(appender.number)
 
     def move(self, handle: ChunkHandle, old: Place, new: Place) -> None:
-        """A record was written again elsewhere; it counts there unless the chunk was deleted meanwhile."""
+        """A record was written again elsewhere and lives there, unless the chunk was deleted meanwhile."""
         if self._index.move(handle, old, new):
             with self._lock:
                 self._count(old, -1)
                 self._count(new, 1)
+        else:
+            self._bury(handle, new)
 
     def drop(self, number: int) -> None:
         """Remove a segment in which nothing lives any more."""
@@ -229,6 +226,15 @@ class Segments:
         return found
 
     # Appending
+
+    def _bury(self, handle: ChunkHandle, place: Place) -> None:
+        """Append the tombstone of a record."""
+        tombstone = encode_header(Tombstone(handle, place.segment, place.offset))
+        try:
+            with disk_errors(f"deleting chunk {handle:x}"), self._appending() as appender:
+                appender.append([tombstone])
+        except HeleniteError as error:
+            log.warning("%s; the chunk would come back if the index had to be rebuilt", error)
 
     @contextmanager
     def _appending(self) -> Iterator[Appender]:
@@ -272,39 +278,30 @@ class Segments:
     # Recovery
 
     def _rebuild(self) -> None:
-        """Fill the empty index from the segments, in the order in which they were written."""
+        """Fill the empty index from the segments: a record lives unless a tombstone, wherever it stands, names it.
+
+        Two records of one chunk can live after a kill during compaction; they are the same, and the later one counts.
+        """
         if self._closed:
             log.info("rebuilding the index of small chunks from %d segments", len(self._closed))
-        pending: set[tuple[int, int]] = set()
-        for number in sorted(self._closed):
-            with disk_errors(f"reading segment {number}"):
-                found = self._write_listing(number) if number in self._unlisted else self.records(number)
-            self._index.change(*self._replay(number, found, pending))
+        numbers = sorted(self._closed)
+        dead: set[tuple[int, int]] = set()
+        for number in numbers:
+            for record in self._recovered(number):
+                if isinstance(record.header, Tombstone):
+                    dead.add((record.header.segment, record.header.offset))
+        for number in numbers:
+            self._index.put_all(
+                {
+                    record.header.handle: Place(number, record.offset, record.header.length)
+                    for record in self._recovered(number)
+                    if isinstance(record.header, ChunkHeader) and (number, record.offset) not in dead
+                }
+            )
         for place in self._index.places():
             self._count(place, 1)
 
-    def _replay(
-        self, number: int, records: list[Found], pending: set[tuple[int, int]]
-    ) -> tuple[dict[ChunkHandle, Place], set[ChunkHandle]]:
-        """What a segment adds to the index and removes from it.
-
-        `pending` are records of later segments whose tombstones came first: compaction writes into higher numbers.
-        """
-        puts: dict[ChunkHandle, Place] = {}
-        deletes: set[ChunkHandle] = set()
-        for record in records:
-            match record.header:
-                case ChunkHeader(handle, length):
-                    if (number, record.offset) not in pending:
-                        puts[handle] = Place(number, record.offset, length)
-                case Tombstone(handle, segment, offset):
-                    if segment > number:
-                        pending.add((segment, offset))
-                    elif _is_at(puts.get(handle) or self._index.get(handle), segment, offset):
-                        puts.pop(handle, None)
-                        deletes.add(handle)
-        return puts, deletes
-
-
-def _is_at(place: Place | None, segment: int, offset: int) -> bool:
-    return place is not None and (place.segment, place.offset) == (segment, offset)
+    def _recovered(self, number: int) -> list[Found]:
+        """What stands in a segment; a listing is left behind, so that it is scanned only once."""
+        with disk_errors(f"reading segment {number}"):
+            return self._write_listing(number) if number in self._unlisted else self.records(number)

@@ -28,7 +28,8 @@ def read(store: ChunkStore, handle: int) -> bytes:
 
 def assert_holds(store: ChunkStore, expected: dict[int, bytes]) -> None:
     """The store has these chunks and no others, and all are intact."""
-    assert list(store.handles()) == sorted(expected)
+    held = list(store.handles())
+    assert held == sorted(expected), f"lost: {set(expected) - set(held)}, not deleted: {set(held) - set(expected)}"
     assert store.chunk_count() == len(expected)
     for handle, data in expected.items():
         assert read(store, handle) == data
