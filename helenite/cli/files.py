@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import rich
 import rich.tree
@@ -18,25 +18,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from helenite.cli.connect import DirOption, JsonOption, MasterOption, open_cluster
-from helenite.client.filesystem import FileSystem
+from helenite.client.filesystem import FileSystem, entry_values
 from helenite.core.errors import EntryExistsError, EntryNotFoundError, WrongKindError
 from helenite.core.model import Condition, Entry, Expect
 from helenite.core.paths import ROOT, Path, format_path, parse_path
 
 PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="Path in the cluster, such as /a/b.")]
-
-
-def entry_values(entry: Entry) -> dict[str, Any]:
-    """An entry as JSON."""
-    return {
-        "name": entry.name,
-        "kind": str(entry.kind),
-        "id": entry.id,
-        "size_bytes": entry.size_bytes,
-        "modified_at_ms": entry.modified_at_ms,
-        "created_at_ms": entry.created_at_ms,
-        "etag": entry.etag,
-    }
 
 
 def members(cluster: FileSystem, path: Path) -> list[Entry]:

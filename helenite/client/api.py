@@ -14,10 +14,10 @@ from fastapi import Body, FastAPI, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from helenite.client.filesystem import FileSystem
+from helenite.client.filesystem import FileSystem, entry_values
 from helenite.core import errors
 from helenite.core.errors import HeleniteError, PreconditionFailedError, WrongKindError
-from helenite.core.model import Condition, Entry, Expect, Sequence
+from helenite.core.model import Condition, Expect, Sequence
 from helenite.core.paths import Path, parse_path
 
 STATUS: dict[type[HeleniteError], int] = {
@@ -43,19 +43,6 @@ FEED_WAIT_MAX_S = 25.0
 def status_of(error: HeleniteError) -> int:
     """The HTTP status of an error, that of its nearest listed base class."""
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
-
-
-def entry_values(entry: Entry) -> dict[str, Any]:
-    """An entry as JSON."""
-    return {
-        "name": entry.name,
-        "kind": str(entry.kind),
-        "id": entry.id,
-        "size_bytes": entry.size_bytes,
-        "modified_at_ms": entry.modified_at_ms,
-        "created_at_ms": entry.created_at_ms,
-        "etag": entry.etag,
-    }
 
 
 def make_app(cluster: FileSystem) -> FastAPI:

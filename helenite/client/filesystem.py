@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from helenite.client.pool import ChunkPool
 from helenite.client.reader import Reader
@@ -51,6 +51,19 @@ ANY = Condition()
 """No demand on the target, no lock tokens, nobody in particular."""
 COPY_ATTEMPT_S = 25.0
 """Patience with one master that copies a large directory: a repeat would begin a second copy beside the first."""
+
+
+def entry_values(entry: Entry) -> dict[str, Any]:
+    """An entry as JSON, for the HTTP API and the command line."""
+    return {
+        "name": entry.name,
+        "kind": str(entry.kind),
+        "id": entry.id,
+        "size_bytes": entry.size_bytes,
+        "modified_at_ms": entry.modified_at_ms,
+        "created_at_ms": entry.created_at_ms,
+        "etag": entry.etag,
+    }
 
 
 class FileSystem:

@@ -48,22 +48,22 @@ def test_standard_input_and_output(shared_cluster: Cluster) -> None:
 
 
 def test_move_copy_remove_restore(shared_cluster: Cluster) -> None:
-    ok(shared_cluster, "mkdir", "/work")
-    ok(shared_cluster, "put", "-", "/work/a", input="1")
-    ok(shared_cluster, "cp", "/work/a", "/work/b")
-    ok(shared_cluster, "mv", "/work/b", "/work/c")
-    assert ok(shared_cluster, "cat", "/work/c") == "1"
-    refused = shared_cluster.helenite("cp", "/work/a", "/work/c")
+    ok(shared_cluster, "mkdir", "/desk")
+    ok(shared_cluster, "put", "-", "/desk/a", input="1")
+    ok(shared_cluster, "cp", "/desk/a", "/desk/b")
+    ok(shared_cluster, "mv", "/desk/b", "/desk/c")
+    assert ok(shared_cluster, "cat", "/desk/c") == "1"
+    refused = shared_cluster.helenite("cp", "/desk/a", "/desk/c")
     assert refused.returncode == 1
     assert "exists" in refused.stderr
-    refused = shared_cluster.helenite("rm", "/work")
+    refused = shared_cluster.helenite("rm", "/desk")
     assert refused.returncode == 1
     assert "-r" in refused.stderr
-    ok(shared_cluster, "rm", "-r", "/work")
-    assert shared_cluster.helenite("ls", "/work").returncode == 1
-    (item,) = [item for item in json.loads(ok(shared_cluster, "trash", "ls", "--json")) if item["path"] == "/work"]
+    ok(shared_cluster, "rm", "-r", "/desk")
+    assert shared_cluster.helenite("ls", "/desk").returncode == 1
+    (item,) = [item for item in json.loads(ok(shared_cluster, "trash", "ls", "--json")) if item["path"] == "/desk"]
     ok(shared_cluster, "trash", "restore", str(item["id"]))
-    assert ok(shared_cluster, "cat", "/work/c") == "1"
+    assert ok(shared_cluster, "cat", "/desk/c") == "1"
 
 
 @pytest.mark.parametrize(
