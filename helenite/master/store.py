@@ -12,6 +12,8 @@ The key space. Every key begins with `{space}:`. Records: core/record.py. "msgpa
     e:<id>:<revision>    string: extents of a file that has more than fit into its record
     x:<id>               hash: dead properties, `{namespace}name` -> XML element
     seq, next_id, next_handle, last_server    counters: feed, entries, chunks, chunkservers
+    life                 string: the Redis process that was here last; another one makes the first three leap
+    lives                zset: "end:start" of handles from end up to before start, never given out -> start
     r                    hash: chunk handle -> count of extents that name it; absent = 1
     c:<handle / 128>     hash: handle % 128 -> replicas, packed u16 ids of chunkservers
     feed                 stream: <sequence>-0 -> c = msgpack [verb, path, source path, id, kind, directory ids]
@@ -35,6 +37,7 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,14 +84,13 @@ class Store:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", space):
             raise ConfigurationError(f"HELENITE_SPACE {space!r} may consist of letters, digits and _ . - only")
         self.prefix = f"{{{space}}}:"
-        self._client = _connect(url, timeout_s, CONNECTIONS_MAX)
-        self._watcher = _connect(url, WATCH_S_MAX + timeout_s, WATCHERS_MAX)
-        self._is_closed = False
-        sources = {
+        self._sources = {
             path.stem: _assemble(path) for path in _SCRIPTS.glob("*.lua") if not path.stem.startswith("prelude_")
         }
-        self._sources = sources
         self._hashes: dict[str, str] = {}
+        self._client = _connect(url, timeout_s, CONNECTIONS_MAX, self._begin)
+        self._watcher = _connect(url, WATCH_S_MAX + timeout_s, WATCHERS_MAX, self._begin)
+        self._is_closed = False
         self._guard(self._load_scripts)
 
     def close(self) -> None:
@@ -140,6 +142,15 @@ class Store:
         replies: list[Any] = pipeline.execute(raise_on_error=False)
         return replies
 
+    def _begin(self, connection: Any) -> None:
+        """The first thing on each new connection: see that a Redis which lost its newest writes repeats no number."""
+        connection.on_connect()
+        request = msgpack.packb({"random": secrets.randbits(48)})
+        connection.send_command("EVAL", self._sources["begin_life"], 1, self.prefix, request)
+        _, has_leapt = connection.read_response()
+        if has_leapt:
+            log.warning("another Redis process answers than before: counters leap, as its newest writes may be missing")
+
     def _load_scripts(self) -> None:
         for name, source in self._sources.items():
             self._hashes[name] = self._client.script_load(source)
@@ -158,7 +169,7 @@ class Store:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _connect(url: str, timeout_s: float, connections: int) -> Any:
+def _connect(url: str, timeout_s: float, connections: int, begin: Callable[[Any], None]) -> Any:
     """A client without retries of its own: they know nothing of operation ids. Any, as redis-py is typed in part."""
     try:
         pool = redis.BlockingConnectionPool.from_url(
@@ -169,6 +180,7 @@ def _connect(url: str, timeout_s: float, connections: int) -> Any:
             socket_timeout=timeout_s,
             **({} if url.startswith("unix:") else {"socket_connect_timeout": TIMEOUT_S, "socket_keepalive": True}),
             retry=Retry(NoBackoff(), 0),
+            redis_connect_func=begin,
         )
     except ValueError as error:
         raise ConfigurationError(f"HELENITE_REDIS_URL: {error}") from None

@@ -22,6 +22,8 @@ CONSTANTS = {
     "seq",
     "next_id",
     "next_handle",
+    "life",
+    "lives",
     "last_server",
     "feed",
     "epoch",

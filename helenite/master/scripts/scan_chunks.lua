@@ -17,13 +17,27 @@ local function add_bucket(found, bucket)
   end
 end
 
+-- The first buckets of the next gap of handles that were never given out (see begin_life.lua) and behind it.
+local function next_gap(bucket, last)
+  local gap = call('ZRANGEBYSCORE', P .. 'lives', '(' .. bucket * BUCKET_CHUNKS, '+inf', 'LIMIT', 0, 1)[1]
+  if not gap then return last + 1, last + 1 end
+  local from, to = string.match(gap, '(%d+):(%d+)')
+  return bucket_of(tonumber(from)) + 1, bucket_of(tonumber(to))
+end
+
 return run(function()
-  local last = math.floor(tonumber(call('GET', P .. 'next_handle') or 0) / BUCKET_CHUNKS)
-  local found = {}
-  for bucket = request.cursor, math.min(last, request.cursor + BUCKETS_MAX - 1) do
+  local last = bucket_of(tonumber(call('GET', P .. 'next_handle') or 0))
+  local bucket, found = request.cursor, {}
+  local gap, behind = next_gap(bucket, last)
+  for _ = 1, BUCKETS_MAX do
+    if bucket >= gap then
+      bucket = math.max(bucket, behind)
+      gap, behind = next_gap(bucket, last)
+    end
+    if bucket > last then return {'', 0, found} end
     add_bucket(found, bucket)
-    if #found >= 2 * CHUNKS_MAX then return {'', bucket < last and bucket + 1 or 0, found} end
+    bucket = bucket + 1
+    if #found >= 2 * CHUNKS_MAX then break end
   end
-  local next_bucket = request.cursor + BUCKETS_MAX
-  return {'', next_bucket <= last and next_bucket or 0, found}
+  return {'', bucket <= last and bucket or 0, found}
 end)
