@@ -147,6 +147,10 @@ class ChunkserverSettings(Settings):
     rack: str = setting("RACK", "", str, "rack, for placement")
     reserve_bytes: int = setting("RESERVE_BYTES", GIB, parse_size, "disk space that chunks never use")
     capacity_bytes: int = setting("CAPACITY_BYTES", 0, parse_size, "most that chunks may use; 0 = the whole disk")
+    scrub_s: float = setting(
+        "SCRUB_S", 604_800.0, float, "every replica is read and checked once in so long; 0 = never"
+    )
+    scrub_bytes_per_s: int = setting("SCRUB_BYTES_PER_S", 32 * MIB, parse_size, "most that this reads a second")
     is_durable: bool = setting("DURABLE", True, parse_bool, "fsync before a write is acknowledged")
     threads: int = setting("CHUNKSERVER_THREADS", 8, int, "control requests served at once")
     connections_max: int = setting("DATA_CONNECTIONS", 512, int, "data connections served at once")
@@ -156,6 +160,8 @@ class ChunkserverSettings(Settings):
             raise ConfigurationError(
                 "HELENITE_CHUNK_DIR is not set: name the directory that keeps this chunkserver's data"
             )
+        if self.scrub_bytes_per_s < 1 or self.scrub_s < 0:
+            raise ConfigurationError("HELENITE_SCRUB_BYTES_PER_S must be above 0, HELENITE_SCRUB_S 0 or above")
 
 
 @dataclass(frozen=True)

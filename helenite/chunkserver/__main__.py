@@ -13,9 +13,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from helenite.chunkserver.dataport import DataPort
 from helenite.chunkserver.peers import Peers, Place
+from helenite.chunkserver.scrub import Scrub
 from helenite.chunkserver.service import ControlService
 from helenite.chunkserver.store import ChunkStore
 from helenite.config import ChunkserverSettings, environment
+from helenite.core.clock import Clock
 from helenite.core.errors import ConfigurationError, HeleniteError
 from helenite.core.pb.chunkserver_pb2_grpc import add_ControlServicer_to_server
 from helenite.core.process import Worker, die_with_parent, start_logging, stop_event_on_signals, tell_ready
@@ -80,7 +82,8 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
     healthy = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     server.start()
-    compacting = Worker("compaction", lambda ending: _compact(store, ending)).start()
+    compacting = Worker("compaction", lambda ending: _compact(store, ending), stopping.set).start()
+    scrub = Scrub(store, Path(settings.data_dir), settings.scrub_s, settings.scrub_bytes_per_s, Clock()).start()
     peers.start()
     healthy.set("", health_pb2.HealthCheckResponse.SERVING)
     tell_ready(settings.ready_fd)
@@ -90,6 +93,7 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
     peers.stop()
     server.stop(STOP_GRACE_S).wait()
     dataport.close()
+    scrub.stop()
     compacting.stop()
 
 
