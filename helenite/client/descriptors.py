@@ -21,6 +21,8 @@ from helenite.core.model import BLOCK_BYTES, ChunkHandle, Location, ServerId
 
 KEPT_MAX = 256
 """Descriptors kept open in one process; a quarter of the usual limit of 1,024."""
+NO_WAIT: int = getattr(os, "RWF_NOWAIT", 0)
+"""Read only what the kernel remembers (Linux); elsewhere a read may wait for its disk."""
 KEPT_S = 30.0
 """A deleted chunk's space returns only when its descriptor is closed, so it is not kept longer than this."""
 
@@ -73,6 +75,21 @@ class Descriptors:
         finally:
             self._release(replica)
 
+    def read_kept(self, handle: ChunkHandle, offset: int, length: int) -> memoryview | None:
+        """The same from a replica that is open already and remembered by the kernel, so that no disk is waited for.
+
+        None when that is not so, or when the bytes are wrong: `read` says what is the matter.
+        """
+        replica = self._acquire(handle)
+        if replica is None:
+            return None
+        try:
+            return _read_verified(replica, handle, offset, length, NO_WAIT)
+        except (ChunkCorruptError, BlockingIOError):
+            return None
+        finally:
+            self._release(replica)
+
     def _acquire(self, handle: ChunkHandle) -> _Replica | None:
         with self._lock:
             replica = self._open.get(handle)
@@ -114,10 +131,11 @@ class Descriptors:
             os.close(replica.descriptor)
 
 
-def _read_verified(replica: _Replica, handle: ChunkHandle, offset: int, length: int) -> memoryview:
+def _read_verified(replica: _Replica, handle: ChunkHandle, offset: int, length: int, flags: int = 0) -> memoryview:
     """Read the whole blocks around the range and check them. The checked bytes are the ones that are sent.
 
-    Not by mmap: a replica that is cut short meanwhile would end the process with SIGBUS.
+    BlockingIOError when `flags` forbid to wait for the disk. Not by mmap: a replica that is cut short meanwhile would
+    end the process with SIGBUS.
     """
     first = offset // BLOCK_BYTES
     start = first * BLOCK_BYTES
@@ -126,7 +144,9 @@ def _read_verified(replica: _Replica, handle: ChunkHandle, offset: int, length: 
     got = 0
     while got < len(buffer):
         try:
-            count = os.preadv(replica.descriptor, [buffer[got:]], replica.offset + start + got)
+            count = os.preadv(replica.descriptor, [buffer[got:]], replica.offset + start + got, flags)
+        except BlockingIOError:
+            raise
         except OSError as error:
             # A bad sector: this replica is as good as rotten, another one answers.
             raise ChunkCorruptError(f"chunk {handle:x} cannot be read from this machine's disk: {error}") from error

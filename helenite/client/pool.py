@@ -1,7 +1,8 @@
 """Chunks in and out: writes one chunk to its chain, reads a range of one chunk from the best replica.
 
 Used by `reader` and `writer`. A dead, slow or full chunkserver costs a new allocation and a resend, or the next
-replica; the request fails only when its deadline passes or no good replica is left. Thread-safe.
+replica, which is asked as well when the first is slower than usual (hedged reads). The request fails only when its
+deadline passes or no good replica is left. Thread-safe.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import itertools
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import ParamSpec, TypeVar
 
 from helenite.client.allocations import Allocations
 from helenite.client.connections import TRANSPORT_ERRORS, Connections
 from helenite.client.descriptors import Descriptors
 from helenite.client.fanout import write_chain, write_fan_out
-from helenite.client.retry import is_enough, order_replicas, read_attempt_s, write_attempt_s
+from helenite.client.hedging import Hedge
+from helenite.client.retry import SLOW_S, is_enough, order_replicas, read_attempt_s, write_attempt_s
 from helenite.client.rpc import MasterRpc
 from helenite.core.checksum import block_checksums, digest, verify_blocks
 from helenite.core.errors import (
@@ -40,6 +43,8 @@ T = TypeVar("T")
 
 BACKGROUND_THREADS = 16
 """Chunks written or read ahead at once in one process; their payloads bound its memory."""
+RACING_THREADS = 64
+"""Replicas read at once in one process; a hung server holds one for each read until its patience ends."""
 ROUND_PAUSE_S = 0.2
 """Pause after every replica, or every allocation, has failed once."""
 READ_ROUNDS_MAX = 4
@@ -56,12 +61,17 @@ class ChunkPool:
         self._allocations = Allocations(rpc)
         self._descriptors = Descriptors(self._connections)
         self._background = ThreadPoolExecutor(BACKGROUND_THREADS, thread_name_prefix="chunks")
+        self._racing = ThreadPoolExecutor(RACING_THREADS, thread_name_prefix="replicas")
+        self._hedge = Hedge()
+        self._slow_until: dict[ServerId, float] = {}
+        """Servers that have just lost a race against another replica, and until when they are read from last."""
         self._turn = itertools.count()
         self._closed = threading.Event()
 
     def close(self) -> None:
         self._closed.set()
         self._background.shutdown(wait=True, cancel_futures=True)
+        self._racing.shutdown(wait=True, cancel_futures=True)
         self._descriptors.close()
         self._connections.close()
 
@@ -156,28 +166,67 @@ class ChunkPool:
 
         ContentLostError when no replica can give them, after asking the master again where replicas are.
         """
+        if (kept := self._descriptors.read_kept(location.handle, offset, length)) is not None:
+            return kept
         deadline = time.monotonic() + self._deadline_s
         problems: dict[ServerId, HeleniteError] = {}
         for round_number in range(READ_ROUNDS_MAX):
-            for server in self._ordered(location):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                patience = read_attempt_s(length, round_number, left)
-                try:
-                    return self._read_once(server, location, offset, length, patience)
-                except HeleniteError as problem:
-                    problems[server] = problem
-                    self._note_read_failure(server, location, problem)
+            found = self._race(location, offset, length, round_number, deadline, problems)
+            if found is not None:
+                return found
             if time.monotonic() >= deadline or self._closed.wait(ROUND_PAUSE_S * round_number):
                 break
             location = self._relocate(location)
         return _raise_unreadable(location, problems)
 
+    def _race(
+        self,
+        location: Location,
+        offset: int,
+        length: int,
+        round_number: int,
+        deadline: float,
+        problems: dict[ServerId, HeleniteError],
+    ) -> memoryview | None:
+        """The first good answer of a replica; the next one is asked when one fails or is slower than usual."""
+        order = deque(self._ordered(location))
+        waiting: dict[Future[memoryview], ServerId] = {}
+        is_due = True
+        while (left := deadline - time.monotonic()) > 0 and (order or waiting):
+            if order and (is_due or not waiting):
+                server = order.popleft()
+                patience = read_attempt_s(length, round_number, left)
+                waiting[self._racing.submit(self._attempt, server, location, offset, length, patience)] = server
+            done, _ = wait(waiting, self._hedge.delay_s() if order else left, FIRST_COMPLETED)
+            is_due = not done and bool(order) and self._hedge.take()
+            for attempt in done:
+                server = waiting.pop(attempt)
+                problem = attempt.exception()
+                if problem is None:
+                    for slower in waiting.values():
+                        self._slow_until[slower] = time.monotonic() + SLOW_S
+                    return attempt.result()
+                if not isinstance(problem, HeleniteError):
+                    raise problem
+                problems[server] = problem
+        return None
+
+    def _attempt(self, server: ServerId, location: Location, offset: int, length: int, patience: float) -> memoryview:
+        """Read from one replica; also one that has lost its race notes that it failed, or how long it took."""
+        started = time.monotonic()
+        try:
+            found = self._read_once(server, location, offset, length, patience)
+        except HeleniteError as problem:
+            self._note_read_failure(server, location, problem)
+            raise
+        self._hedge.note(time.monotonic() - started)
+        return found
+
     def _ordered(self, location: Location) -> list[ServerId]:
         connections = self._connections
         turn = next(self._turn)
-        return order_replicas(location.servers, connections.near(), connections.suspects(), time.monotonic(), turn)
+        shunned = self._slow_until | connections.suspects()
+        return order_replicas(location.servers, connections.near(), shunned, time.monotonic(), turn)
 
     def _read_once(self, server: ServerId, location: Location, offset: int, length: int, patience: float) -> memoryview:
         local = self._descriptors.read(server, location, offset, length, patience)

@@ -15,6 +15,8 @@ WRITE_ATTEMPT_S = 3.0
 SLOWEST_BYTES_PER_S = 10 * MIB
 SUSPECT_S = 5.0
 """A server that failed is tried last for this long."""
+SLOW_S = 2.0
+"""So is one that was slower than another replica asked after it; longer than it takes to learn that a server hangs."""
 
 
 def read_attempt_s(length: int, round_number: int, left_s: float) -> float:
