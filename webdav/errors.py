@@ -16,8 +16,8 @@ from webdav.markup import DECLARATION, text
 from webdav.response import XML_TYPE, Headers, Response, whole
 from webdav.urls import ForeignHostError
 
-RETRY_AFTER_S = 2
-"""What 503 suggests: a master election or a chunkserver's restart takes about this long."""
+RETRY_AFTER_S = {503: 2, 507: 30}
+"""What is suggested: an election or a restart takes about 2 s; making room, or bringing servers back, takes longer."""
 
 STATUS: dict[type[HeleniteError], int] = {
     errors.InvalidRequestError: 400,
@@ -91,7 +91,7 @@ def answer(error: HeleniteError | DAVError, method: str, href: str) -> Response:
         condition = error.err_condition.condition_code.removeprefix("{DAV:}") if error.err_condition else None
         return _page(error.value, error.context_info or "", condition, href, list(error.add_headers or []))
     status = status_of(error, method)
-    headers: Headers = [("Retry-After", str(RETRY_AFTER_S))] if status == 503 else []
+    headers: Headers = [("Retry-After", str(RETRY_AFTER_S[status]))] if status in RETRY_AFTER_S else []
     return _page(status, str(error), _condition_of(error, method), href, headers)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -131,10 +132,12 @@ class FileSystem:
 
     def _pages(self, request: master_pb2.ListRequest, page: master_pb2.ListReply) -> Iterator[EntryView]:
         seen: set[str] = set()
+        inherited = tuple(lock for lock in view_from_message(page.directory).locks if lock.is_infinite)
         while True:
             for message in page.entries:
                 if message.name not in seen:
-                    yield view_from_message(message)
+                    view = view_from_message(message)
+                    yield replace(view, locks=view.locks + inherited) if inherited else view
             if page.cursor == 0:
                 return
             seen.update(message.name for message in page.entries)

@@ -47,7 +47,10 @@ class StoredEntry:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A directory and some of its members; `cursor` 0 = these were the last."""
+    """A directory and some of its members; `cursor` 0 = these were the last.
+
+    Members bring their own locks; those that they inherit are the directory's infinite ones.
+    """
 
     directory: StoredEntry
     entries: list[StoredEntry]

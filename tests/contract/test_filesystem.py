@@ -467,6 +467,24 @@ def test_deep_and_shallow_locks_of_a_directory(fs: FileSystem, home: Path) -> No
         fs.unlock((*home, "d"), token=token, principal="")
 
 
+def test_a_listing_shows_what_its_entries_inherit_however_large(fs: FileSystem, home: Path) -> None:
+    fs.make_directory((*home, "d"))
+    fs.make_directory((*home, "d", "e"))
+    for i in range(1200):
+        fs.make_directory((*home, "d", "e", f"{i}"))
+    owner = b"<owner>" + b"x" * 16_000 + b"</owner>"
+    deep, shallow = uuid.uuid4().urn, uuid.uuid4().urn
+    for path, token, is_infinite in (((*home, "d"), deep, True), ((*home, "d", "e"), shallow, False)):
+        fs.lock(path, token=token, scope=LockScope.SHARED, is_infinite=is_infinite, owner=owner, timeout_s=60)
+    own = take_lock(fs, (*home, "d", "e", "7"), scope=LockScope.SHARED)
+    directory, views = fs.list((*home, "d", "e"), with_locks=True)
+    assert {lock.token for lock in directory.locks} == {deep, shallow}
+    seen = {view.entry.name: [lock.token for lock in view.locks] for view in views}
+    assert len(seen) == 1200
+    assert sorted(seen.pop("7")) == sorted([own, deep])
+    assert all(tokens == [deep] for tokens in seen.values())
+
+
 def test_a_locked_child_protects_its_ancestors(fs: FileSystem, home: Path) -> None:
     fs.make_directory((*home, "d"))
     put(fs, (*home, "d", "f"))

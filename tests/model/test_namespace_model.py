@@ -101,7 +101,8 @@ class NamespaceMachine(RuleBasedStateMachine):
         assert set(found) == set(node.children), format_path(path)
         beneath = []
         for name, child in node.children.items():
-            self._compare((*path, name), child, found[name])
+            inherited = {lock.token for lock in page.directory.locks if lock.is_infinite}
+            self._compare((*path, name), child, found[name], inherited)
             inner = self._learn((*path, name), child) if child.kind is Kind.DIRECTORY else None
             beneath.append((name, found[name].record[:1] + found[name].record[18:], found[name].properties, inner))
         self._note(path, node, entry)
@@ -112,7 +113,7 @@ class NamespaceMachine(RuleBasedStateMachine):
         self.seen[entry.id] = (fingerprint, entry.revision)
         return fingerprint
 
-    def _compare(self, path: Path, node: Node, stored: Any) -> None:
+    def _compare(self, path: Path, node: Node, stored: Any, inherited: set[str]) -> None:
         entry = stored.entry
         assert entry.kind is node.kind
         assert entry.size_bytes == node.size_bytes
@@ -123,7 +124,7 @@ class NamespaceMachine(RuleBasedStateMachine):
             assert looked_up.entry.extents == node.extents
             self._note(path, node, looked_up.entry)
         covering = {token for token, lock in self.model.locks.items() if lock.covers(path)}
-        assert {lock.token for lock in stored.locks} == covering
+        assert {lock.token for lock in stored.locks} | inherited == covering
         assert all(lock.path == format_path(self.model.locks[lock.token].path) for lock in stored.locks)
 
     def _note(self, path: Path, node: Node, entry: Entry) -> None:

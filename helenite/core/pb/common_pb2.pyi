@@ -79,7 +79,7 @@ class Entry(_message.Message):
 
     @_builtins.property
     def locks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lock]:
-        """own and inherited, expired ones left out"""
+        """own and inherited (in a listing: members bring their own only), expired ones left out"""
 
     def __init__(
         self,

@@ -22,15 +22,16 @@ local function put_sequences(page)
   end)
 end
 
-local function locks_of_page(directory_id, ids, now)
-  local inherited, own = {}, {}
-  if not request.with_locks or lock_count() == 0 then return inherited, own end
-  inherited = add_infinite({}, joined(ids, {directory_id}), now)
+-- Own locks by entry. What its members inherit comes once, with the directory: all of it beside each of thousands of
+-- entries could exceed any message.
+local function locks_of_page(directory_id, now)
+  local own = {}
+  if not request.with_locks or lock_count() == 0 then return own end
   for _, lock in ipairs(locks_beneath(directory_id, now)) do
     own[lock.entry_id] = own[lock.entry_id] or {}
     table.insert(own[lock.entry_id], lock)
   end
-  return inherited, own
+  return own
 end
 
 -- The replicas of all files of a page, one list for each, read together.
@@ -51,15 +52,14 @@ local function replicas_of_page(page)
   return lists
 end
 
-local function extras_of_page(page, directory_id, ids, now)
+local function extras_of_page(page, directory_id, now)
   local extras = {}
   if not (request.with_locations or request.with_properties or request.with_locks) then return extras end
-  local inherited, own = locks_of_page(directory_id, ids, now)
+  local own = locks_of_page(directory_id, now)
   local replicas = replicas_of_page(page)
   for i = 1, #page / 2 do
     local record = page[2 * i]
-    local locks = own[id_of(record)]
-    extras[i] = pack_extra(record, replicas[i], locks and joined(locks, inherited) or inherited)
+    extras[i] = pack_extra(record, replicas[i], own[id_of(record)] or {})
   end
   return extras
 end
@@ -82,5 +82,5 @@ return run(function()
   local locks = {}
   if request.with_locks and lock_count() > 0 then locks = covering_locks(id, place.ids, now) end
   local directory = {place.name, handed_out(place.record), pack_extra(place.record, {}, locks)}
-  return {'', directory, cursor, page, extras_of_page(page, id, place.ids, now)}
+  return {'', directory, cursor, page, extras_of_page(page, id, now)}
 end)

@@ -56,7 +56,8 @@ def test_statuses(error: type[HeleniteError], method: str, status: int) -> None:
 
 
 def test_what_helps_the_client() -> None:
-    assert dict(answer(errors.UnavailableError("x"), "GET", "/").headers)["Retry-After"]
+    for error, method in ((errors.UnavailableError("x"), "GET"), (errors.InsufficientStorageError("x"), "PUT")):
+        assert int(dict(answer(error, method, "/").headers)["Retry-After"]) > 0
     assert dict(answer(refusal(405, "x"), "PUT", "/").headers)["Allow"]
     locked = b"".join(answer(errors.LockedError("x"), "PUT", "/a b").body)  # type: ignore[arg-type]
     assert b"<D:lock-token-submitted><D:href>/a b</D:href>" in locked
