@@ -6,16 +6,21 @@ Used by `pool`, which decides what a partial success is worth. Small chunks go t
 
 from __future__ import annotations
 
+import select
 import time
 
 from helenite.client.connections import Connections
-from helenite.core.dataport import DataConnection
-from helenite.core.errors import HeleniteError, UnavailableError
+from helenite.core.dataport import Buffer, DataConnection, write_parts
+from helenite.core.errors import DeadlineExceededError, HeleniteError, UnavailableError
 from helenite.core.frames import Target, WriteRequest
 from helenite.core.model import Allocation, ServerId
 
 Acks = dict[ServerId, bytes]
 Problems = dict[ServerId, HeleniteError]
+Sending = dict[ServerId, tuple[DataConnection, list[Buffer]]]
+"""What each server has not been sent yet."""
+ACKNOWLEDGE_S = 0.1
+"""Kept of the patience for servers that have everything; their acknowledgements are mostly here by then."""
 
 
 def write_fan_out(
@@ -26,15 +31,7 @@ def write_fan_out(
     request = WriteRequest(allocation.handle, len(data), allocation.capability)
     acks: Acks = {}
     problems: Problems = {}
-    sent: list[tuple[ServerId, DataConnection]] = []
-    for server in allocation.servers:
-        try:
-            connection = connections.take(server, _left(deadline))
-            connection.send_write(request, (data,), _left(deadline))
-            sent.append((server, connection))
-        except HeleniteError as problem:
-            problems[server] = problem
-    for server, connection in sent:
+    for server, connection in _send_to_all(connections, allocation, request, data, deadline, problems):
         try:
             acks.update((ack.server, ack.digest) for ack in connection.receive_acks(_left(deadline)))
             connections.give_back(server, connection)
@@ -42,6 +39,59 @@ def write_fan_out(
             connection.close()
             problems[server] = problem
     return acks, problems
+
+
+def _send_to_all(
+    connections: Connections,
+    allocation: Allocation,
+    request: WriteRequest,
+    data: memoryview,
+    deadline: float,
+    problems: Problems,
+) -> list[tuple[ServerId, DataConnection]]:
+    """Send to all at once, so that one that takes nothing does not use up the time of the others; who has it all."""
+    sent: list[tuple[ServerId, DataConnection]] = []
+    sending: Sending = {}
+    for server in allocation.servers:
+        try:
+            connection = connections.take(server, _left(deadline))
+            sending[server] = connection, write_parts(request, (data,), _left(deadline))
+        except HeleniteError as problem:
+            problems[server] = problem
+    while sending:
+        sent += _send_some(sending, problems)
+        if sending and not _wait_for_room([connection for connection, _ in sending.values()], deadline):
+            for server, (connection, _) in sending.items():
+                connection.close()
+                problems[server] = DeadlineExceededError(f"chunkserver {server} takes no data")
+            break
+    return sent
+
+
+def _send_some(sending: Sending, problems: Problems) -> list[tuple[ServerId, DataConnection]]:
+    """Send to each what it takes now; who has it all, and is no longer among those that are being sent to."""
+    finished: list[tuple[ServerId, DataConnection]] = []
+    for server, (connection, parts) in list(sending.items()):
+        try:
+            left = connection.send_some(parts)
+        except HeleniteError as problem:
+            problems[server] = problem
+            del sending[server]
+            continue
+        sending[server] = connection, left
+        if not left:
+            finished.append((server, connection))
+            del sending[server]
+    return finished
+
+
+def _wait_for_room(connections: list[DataConnection], deadline: float) -> bool:
+    """Whether one of them can take more before the deadline, leaving others time to acknowledge."""
+    room = select.poll()
+    for connection in connections:
+        room.register(connection, select.POLLOUT)
+    left = deadline - ACKNOWLEDGE_S - time.monotonic()
+    return left > 0 and bool(room.poll(left * 1000))
 
 
 def write_chain(

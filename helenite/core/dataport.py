@@ -128,13 +128,28 @@ class DataConnection:
     def write(self, request: WriteRequest, payload: Many[Buffer], deadline_s: float) -> tuple[Ack, ...]:
         """Store a chunk and wait for the acknowledgements of its chain."""
         deadline = time.monotonic() + deadline_s
-        self.send_write(request, payload, deadline_s)
+        self._send(write_parts(request, payload, deadline_s), deadline)
         return self.receive_acks(deadline - time.monotonic())
 
-    def send_write(self, request: WriteRequest, payload: Many[Buffer], deadline_s: float) -> None:
-        """Send a WRITE; its acknowledgements are collected later, so that several servers work at once."""
-        head = frames.encode_write(replace(request, patience_ms=max(1, int(deadline_s * 1000))))
-        self._send([head, *payload], time.monotonic() + deadline_s)
+    def send_some(self, parts: Many[Buffer]) -> list[Buffer]:
+        """Send what the kernel takes now, without waiting: what is left. So several servers can be sent to at once."""
+        left = list(parts)
+        try:
+            while left:
+                sent = self._socket.sendmsg(left[:PARTS_MAX], (), socket.MSG_DONTWAIT)
+                while left and sent >= len(left[0]):
+                    sent -= len(left.pop(0))
+                if sent:
+                    left[0] = memoryview(left[0])[sent:]
+        except BlockingIOError:
+            return left
+        except OSError as error:
+            raise self._broken(error) from error
+        return left
+
+    def fileno(self) -> int:
+        """For poll."""
+        return self._socket.fileno()
 
     def start_write(self, request: WriteRequest, deadline_s: float) -> None:
         """Send a WRITE's head only, with the request's own patience; pieces follow by `send_piece`."""
@@ -247,6 +262,11 @@ class DataConnection:
         if isinstance(error, TimeoutError):
             return DeadlineExceededError(f"{self._peer} did not answer in time")
         return UnavailableError(f"{self._peer} ended the connection{f': {error.strerror}' if error else ''}")
+
+
+def write_parts(request: WriteRequest, payload: Many[Buffer], deadline_s: float) -> list[Buffer]:
+    """A WRITE as it travels, with the time that is left as the server's own deadline."""
+    return [frames.encode_write(replace(request, patience_ms=max(1, int(deadline_s * 1000)))), *payload]
 
 
 def configure(sock: socket.socket) -> None:
