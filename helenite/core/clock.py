@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 
@@ -15,3 +16,27 @@ class Clock:
     def monotonic_s(self) -> float:
         """Seconds that only ever rise; means nothing outside this process."""
         return time.monotonic()
+
+
+class RunningClock(Clock):
+    """Monotonic time that stands still while this process does (SIGSTOP, a paused machine).
+
+    So silences are not counted that only this process did not hear. Somebody has to ask more often than PAUSE_S: a
+    longer time between two questions counts as a pause. Thread-safe.
+    """
+
+    PAUSE_S = 1.5
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the two below
+        self._asked_at = super().monotonic_s()
+        self._paused_s = 0.0
+
+    def monotonic_s(self) -> float:
+        """Seconds during which this process ran; means nothing outside it."""
+        with self._lock:
+            now = super().monotonic_s()
+            if now - self._asked_at > self.PAUSE_S:
+                self._paused_s += now - self._asked_at
+            self._asked_at = now
+            return now - self._paused_s

@@ -14,7 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from helenite.config import MasterSettings
-from helenite.core.clock import Clock
+from helenite.core.clock import Clock, RunningClock
 from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
 from helenite.core.model import Usage
 from helenite.core.pb.master_pb2_grpc import (
@@ -83,10 +83,10 @@ class Parts:
     survey: Survey
 
 
-def assemble(settings: MasterSettings, namespace: Namespace, master_id: str) -> Parts:
-    """Wire the parts of one master together."""
+def assemble(settings: MasterSettings, namespace: Namespace, master_id: str, uptime: RunningClock) -> Parts:
+    """Wire the parts of one master together; `uptime` tells how long chunkservers have been silent."""
     clock = Clock()
-    membership = Membership(namespace, Liveness(settings.suspect_after_s, settings.dead_after_s), clock)
+    membership = Membership(namespace, Liveness(settings.suspect_after_s, settings.dead_after_s), uptime)
     leadership = Leadership(namespace, master_id)
     rules = Rules(settings.replicas, settings.min_replicas, settings.chunk_bytes)
     return Parts(
@@ -120,7 +120,8 @@ def make_server(settings: MasterSettings, parts: Parts) -> tuple[grpc.Server, he
 def serve(settings: MasterSettings, stopping: threading.Event) -> None:
     """Run all services and loops until `stopping` is set."""
     master_id = secrets.token_hex(8)
-    parts = assemble(settings, connect(settings, stopping), master_id)
+    uptime = RunningClock()
+    parts = assemble(settings, connect(settings, stopping), master_id, uptime)
     server, healthy = make_server(settings, parts)
     port = bind_grpc(server, settings.listen)
     host = settings.listen.rpartition(":")[0]
@@ -135,7 +136,17 @@ def serve(settings: MasterSettings, stopping: threading.Event) -> None:
             if ending.wait(MEMBER_TTL_S / 3):
                 return
 
-    loops = (parts.leadership, parts.maintenance, parts.repairer, Worker("announce", announce))
+    def keep_time(ending: threading.Event) -> None:
+        while not ending.wait(RunningClock.PAUSE_S / 3):
+            uptime.monotonic_s()
+
+    loops = (
+        Worker("uptime", keep_time, stopping.set),
+        parts.leadership,
+        parts.maintenance,
+        parts.repairer,
+        Worker("announce", announce),
+    )
     server.start()
     for loop in loops:
         loop.start()

@@ -31,7 +31,7 @@ class Cluster:
     """One data directory and, while started, the `helenite up` that serves it."""
 
     def __init__(self, directory: Path, *options: str, environment: dict[str, str] | None = None) -> None:
-        self._environment = environment or {}
+        self.environment = environment or {}
         self.directory = directory
         self.options = options
         self.url = ""
@@ -55,7 +55,7 @@ class Cluster:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | self._environment,
+            env=os.environ | self.environment,
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
