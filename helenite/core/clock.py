@@ -21,8 +21,8 @@ class Clock:
 class RunningClock(Clock):
     """Monotonic time that stands still while this process does (SIGSTOP, a paused machine).
 
-    So silences are not counted that only this process did not hear. Somebody has to ask more often than PAUSE_S: a
-    longer time between two questions counts as a pause. Thread-safe.
+    So silences are not counted that only this process did not hear. A worker with `keep_asking` has to run:
+    a time longer than PAUSE_S between two questions counts as a pause. Thread-safe.
     """
 
     PAUSE_S = 1.5
@@ -40,3 +40,8 @@ class RunningClock(Clock):
                 self._paused_s += now - self._asked_at
             self._asked_at = now
             return now - self._paused_s
+
+    def keep_asking(self, stopping: threading.Event) -> None:
+        """The body of a worker that asks often enough."""
+        while not stopping.wait(self.PAUSE_S / 3):
+            self.monotonic_s()

@@ -136,12 +136,8 @@ def serve(settings: MasterSettings, stopping: threading.Event) -> None:
             if ending.wait(MEMBER_TTL_S / 3):
                 return
 
-    def keep_time(ending: threading.Event) -> None:
-        while not ending.wait(RunningClock.PAUSE_S / 3):
-            uptime.monotonic_s()
-
     loops = (
-        Worker("uptime", keep_time, stopping.set),
+        Worker("uptime", uptime.keep_asking, stopping.set),
         parts.leadership,
         parts.maintenance,
         parts.repairer,
