@@ -103,6 +103,7 @@ class Child:
         they cannot be: then its status means something that passes, such as a port that is not free yet.
         """
         if self._process is None or (status := self._process.poll()) is None:
+            self.is_ready()  # so that its pipe is read and closed
             return
         if status == CONFIGURATION_EXIT and not self._was_ready:
             raise ConfigurationError(f"{self.program.name} did not start: {self.last_words()}")
