@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import grpc
@@ -31,6 +33,15 @@ MASTERS_MAX = 64
 """Addresses kept; a cluster has a few masters."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A master's reply to a heartbeat: to the one just sent, or to an earlier one."""
+
+    master: str
+    asked: master_pb2.HeartbeatRequest
+    message: master_pb2.HeartbeatReply
+
+
 class Masters:
     """Channels to all known masters. One lock guards them and what was last wrong with each."""
 
@@ -39,6 +50,8 @@ class Masters:
         self._lock = threading.Lock()
         self._channels: dict[str, grpc.Channel] = {}
         self._stubs: dict[str, ClusterStub] = {}
+        self._owed: dict[str, tuple[master_pb2.HeartbeatRequest, grpc.Future[master_pb2.HeartbeatReply]]] = {}
+        """Heartbeats without a reply yet."""
         self._is_closed = False
         self._troubles: dict[str, str] = {}
         self.learn(())
@@ -74,21 +87,30 @@ class Masters:
     def register(self, address: str, request: master_pb2.RegisterRequest) -> master_pb2.RegisterReply:
         return self._call(address, lambda stub: stub.Register.future(request, timeout=ATTEMPT_S))
 
-    def beat_all(self, request: master_pb2.HeartbeatRequest) -> list[tuple[str, master_pb2.HeartbeatReply]]:
-        """Send one heartbeat to every master at once; the replies that came."""
+    def beat_all(self, request: master_pb2.HeartbeatRequest, wait_s: float) -> Iterator[Reply]:
+        """Send one heartbeat to every master at once; the replies that come within `wait_s`.
+
+        A master that still owes a reply gets no second heartbeat: its reply comes out of a later call. So one that
+        hangs makes this server silent for no other.
+        """
         with self._lock:
-            waiting = {
-                address: stub.Heartbeat.future(request, timeout=ATTEMPT_S) for address, stub in self._stubs.items()
-            }
-        replies: list[tuple[str, master_pb2.HeartbeatReply]] = []
-        for address, reply in waiting.items():
+            for address, stub in self._stubs.items():
+                if address not in self._owed:
+                    self._owed[address] = request, stub.Heartbeat.future(request, timeout=ATTEMPT_S)
+            waiting = dict(self._owed)
+        deadline = time.monotonic() + wait_s
+        for address, (asked, future) in waiting.items():
             try:
-                replies.append((address, _result(address, reply)))
+                reply = _result(address, future, max(0.0, deadline - time.monotonic()))
+            except grpc.FutureTimeoutError:
+                continue
             except HeleniteError as error:
                 self.note(address, error)
             else:
                 self.note(address, None)
-        return replies
+                yield Reply(address, asked, reply)
+            with self._lock:
+                del self._owed[address]
 
     def report(self, address: str, server: ServerId, pages: Iterable[list[ChunkHandle]]) -> None:
         """Tell a master everything that is held here."""
@@ -122,9 +144,10 @@ class Masters:
         return _result(address, reply)
 
 
-def _result(address: str, reply: grpc.Future[T]) -> T:
+def _result(address: str, reply: grpc.Future[T], timeout_s: float | None = None) -> T:
+    """What came; FutureTimeoutError when nothing has yet."""
     try:
-        return reply.result()
+        return reply.result(timeout_s)
     except grpc.RpcError as error:
         raise error_from_rpc(error, f"master {address}") from error
     except grpc.FutureCancelledError:

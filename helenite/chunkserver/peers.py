@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from helenite.chunkserver.masters import Masters
-from helenite.chunkserver.orders import Orders
+from helenite.chunkserver.orders import Orders, Results
 from helenite.chunkserver.store import ChunkStore
 from helenite.core.errors import HeleniteError, UnavailableError
 from helenite.core.model import ChunkHandle, Chunkserver, ServerId, ServerState
@@ -140,17 +140,19 @@ class Peers:
             ],
             corrupt=corrupt,
         )
-        is_heard = False
-        for master, reply in self._masters.beat_all(request):
-            if reply.must_register:
-                self._register_again(master)
-            elif reply.masters:  # only the leader says who the masters are, and only it heeds results
-                is_heard = True
-                self._obey(master, reply)
-        if is_heard:
-            self._orders.forget(results)
-            self._store.forget_corrupt(corrupt)
+        for reply in self._masters.beat_all(request, self._beat_s):
+            if reply.message.must_register:
+                self._register_again(reply.master)
+            elif reply.message.masters:  # only the leader says who the masters are, and only it heeds results
+                self._forget(reply.asked)
+                self._obey(reply.master, reply.message)
         self._report_next()
+
+    def _forget(self, heard: master_pb2.HeartbeatRequest) -> None:
+        """The leader knows what this heartbeat told."""
+        copied = dict.fromkeys(ChunkHandle(result.handle) for result in heard.copied)
+        self._orders.forget(Results(tuple(map(ChunkHandle, heard.deleted)), copied))
+        self._store.forget_corrupt(list(map(ChunkHandle, heard.corrupt)))
 
     def _register_again(self, master: str) -> None:
         try:

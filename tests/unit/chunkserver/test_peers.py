@@ -108,7 +108,7 @@ def test_a_hung_master_does_not_silence_the_others(
     wait_until(lambda: bool(second.beats))
     first.hangs.clear()
     before = len(second.beats)
-    wait_until(lambda: len(second.beats) >= before + 2, within_s=9.0)
+    wait_until(lambda: len(second.beats) >= before + 20, within_s=3.0)
 
 
 def test_a_master_that_comes_back_is_heard_again(store: ChunkStore, masters: list[ScriptedMaster], join: Join) -> None:
