@@ -1,0 +1,76 @@
+"""Connections to Redis by URL: one server, or whichever server Redis Sentinel names at the moment.
+
+Used by `store`, the only other module that knows Redis. A `redis+sentinel://` URL names sentinels and a service; each
+new connection asks them for the present master, and a connection to a master that has been demoted ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from helenite.core.errors import ConfigurationError
+
+CONNECT_S = 10.0
+"""Patience with a connection, and with the pool when all its connections are in use."""
+SENTINEL_S = 1.0
+"""Patience with one sentinel; the others are asked next."""
+FAILOVER_S = 4.0
+"""Under Sentinel a server that says nothing for so long is given up: there may be another master by now."""
+SENTINEL_PORT = 26379
+_SENTINEL_URL = re.compile(
+    r"(?P<scheme>rediss?)\+sentinel://((?P<user>[^:@/]*):(?P<password>[^@/]*)@)?"
+    r"(?P<hosts>[^/@]+)/(?P<service>[^/?]+)(/(?P<db>\d+))?"
+)
+FORM = "redis+sentinel://[user:password@]host:port,host:port/service/db"
+
+
+def connect(url: str, timeout_s: float, connections: int, begin: Callable[[Any], None]) -> Any:
+    """A client without retries of its own: they know nothing of operation ids. Any, as redis-py is typed in part.
+
+    `begin` is the first to use each new connection. ConfigurationError when the URL is none.
+    """
+    options: dict[str, Any] = {
+        "protocol": 2,
+        "socket_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        "redis_connect_func": begin,
+    }
+    if not url.startswith("unix:"):
+        options |= {"socket_connect_timeout": CONNECT_S, "socket_keepalive": True}
+    if "+sentinel:" in url:
+        return redis.Redis.from_pool(_sentinel_pool(url, connections, options))
+    try:
+        pool = redis.BlockingConnectionPool.from_url(url, max_connections=connections, timeout=CONNECT_S, **options)
+    except ValueError as error:
+        raise ConfigurationError(f"HELENITE_REDIS_URL: {error}") from None
+    return redis.Redis.from_pool(pool)
+
+
+def _sentinel_pool(url: str, connections: int, options: dict[str, Any]) -> Any:
+    match = _SENTINEL_URL.fullmatch(url)
+    if match is None:
+        raise ConfigurationError(f"HELENITE_REDIS_URL is not of the form {FORM}")
+    sentinels = [_address(item) for item in match["hosts"].split(",")]
+    asking = {"socket_timeout": SENTINEL_S, "socket_connect_timeout": SENTINEL_S, "retry": Retry(NoBackoff(), 0)}
+    options |= {"socket_connect_timeout": FAILOVER_S, "db": int(match["db"] or 0), "ssl": match["scheme"] == "rediss"}
+    if match["password"]:
+        options |= {"username": unquote(match["user"]) or None, "password": unquote(match["password"])}
+    manager = Sentinel(sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    return SentinelConnectionPool(match["service"], manager, max_connections=connections, **options)  # type: ignore[no-untyped-call]
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host:
+        return text, SENTINEL_PORT
+    if not port.isdigit():
+        raise ConfigurationError(f"HELENITE_REDIS_URL: {text!r} is not HOST:PORT; it should read {FORM}")
+    return host.strip("[]"), int(port)
