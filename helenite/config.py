@@ -114,6 +114,10 @@ class MasterSettings(Settings):
     dead_after_s: float = setting("DEAD_AFTER_S", 60.0, float, "silence after which its chunks are copied elsewhere")
     trash_s: int = setting("TRASH_S", 86_400, int, "how long deleted entries can be restored; 0 = not at all")
     gc_grace_s: int = setting("GC_GRACE_S", 600, int, "how long unreferenced chunks are kept")
+    orphan_age_s: int = setting(
+        "ORPHAN_AGE_S", 86_400, int, "how long chunks of unfinished uploads are kept; the longest upload"
+    )
+    report_s: float = setting("REPORT_S", 21_600.0, float, "how often each chunkserver reports all its chunks")
     threads: int = setting("MASTER_THREADS", 24, int, "requests served at once")
 
     def validate(self) -> None:

@@ -35,6 +35,7 @@ STATUS: dict[type[HeleniteError], int] = {
     errors.UnavailableError: 503,
     errors.StaleEpochError: 503,
     errors.SequenceExpiredError: 403,
+    errors.UploadExpiredError: 408,
     errors.ContentLostError: 500,
     errors.ChunkNotFoundError: 500,
     errors.ChunkExistsError: 500,

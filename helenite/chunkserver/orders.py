@@ -1,4 +1,4 @@
-"""What masters order a chunkserver to do, in the background: delete these chunks, copy that one from there.
+"""What masters order a chunkserver to do, in the background: delete these chunks, verify those, copy that one.
 
 Used by `peers`, which takes the orders from the replies to heartbeats and puts the results into the next. An order that
 is under way or whose result has not been heard yet is not begun again. Thread-safe: one lock guards what runs and what
@@ -37,20 +37,23 @@ class Results:
 class Orders:
     """The background work of one chunkserver."""
 
-    def __init__(self, store: ChunkStore) -> None:
+    def __init__(self, store: ChunkStore, on_copied: Callable[[], None]) -> None:
         self._store = store
+        self._on_copied = on_copied
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._running: set[ChunkHandle] = set()
         self._deleted: set[ChunkHandle] = set()
         self._copied: dict[ChunkHandle, HeleniteError | None] = {}
         self._deleting = ThreadPoolExecutor(1, thread_name_prefix="deletions")
+        self._verifying = ThreadPoolExecutor(1, thread_name_prefix="verifications")
         self._pulling = ThreadPoolExecutor(PULLS_AT_ONCE, thread_name_prefix="pulls")
 
     def stop(self) -> None:
         """Give up what waits, and what runs at its next step."""
         self._stopping.set()
         self._deleting.shutdown(wait=True, cancel_futures=True)
+        self._verifying.shutdown(wait=True, cancel_futures=True)
         self._pulling.shutdown(wait=True, cancel_futures=True)
 
     def results(self) -> Results:
@@ -69,6 +72,12 @@ class Orders:
         accepted = [handle for handle in handles if self._accept(handle)]
         if accepted:
             self._submit(self._deleting, lambda: self._delete(accepted))
+
+    def verify(self, handles: Iterable[ChunkHandle]) -> None:
+        """Look soon whether these replicas are here and good; the store reports those that are not."""
+        accepted = [handle for handle in handles if self._accept(handle)]
+        if accepted:
+            self._submit(self._verifying, lambda: self._verify(accepted))
 
     def replicate(self, handle: ChunkHandle, sources: tuple[Chunkserver, ...], capability: bytes) -> None:
         """Copy a chunk soon from one of these servers."""
@@ -98,6 +107,17 @@ class Orders:
                     if is_deleted:
                         self._deleted.add(handle)
 
+    def _verify(self, handles: list[ChunkHandle]) -> None:
+        for handle in handles:
+            try:
+                if not self._stopping.is_set():
+                    self._store.verify(handle)
+            except HeleniteError as error:
+                log.warning("%s", error)  # it has been noted as corrupt or missing
+            finally:
+                with self._lock:
+                    self._running.discard(handle)
+
     def _replicate(self, handle: ChunkHandle, sources: tuple[Chunkserver, ...], capability: bytes) -> None:
         problem: HeleniteError | None = None
         try:
@@ -109,6 +129,7 @@ class Orders:
                 self._running.discard(handle)
         with self._lock:
             self._copied[handle] = problem
+        self._on_copied()
 
     def _submit(self, pool: ThreadPoolExecutor, work: Callable[[], None]) -> None:
         pool.submit(work).add_done_callback(_log_crash)

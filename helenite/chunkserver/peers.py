@@ -29,10 +29,12 @@ log = logging.getLogger(__name__)
 BEAT_S = 1.0
 """Until a master says otherwise."""
 BEAT_RANGE_S = (0.05, 10.0)
+EARLY_BEAT_S = 0.05
+"""After the last beat, when a copy is done: the next orders come with the reply, so repair waits for no second."""
+CORRUPT_MAX = 1_000
+"""Reported on one beat; a master strikes each from its table before it answers."""
 REGISTER_PAUSE_S = 0.2
 REPORT_PAGE = 10_000
-REPORT_ATTEMPTS = 5
-"""Of one chunk report, one a beat; a master that has stopped leading will not take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +54,21 @@ class Peers:
     def __init__(self, store: ChunkStore, masters: tuple[str, ...], on_crash: Callable[[], None]) -> None:
         self._store = store
         self._masters = Masters(masters)
-        self._orders = Orders(store)
+        self._wakes = threading.Event()
+        self._orders = Orders(store, on_copied=self._wakes.set)
         self._place: Place | None = None
         self._beat_s = BEAT_S
         self._reporter = ThreadPoolExecutor(1, thread_name_prefix="report")
-        self._wanted: dict[str, int] = {}
-        """Masters that wait for a chunk report, with the attempts that are left."""
+        self._wanted: dict[str, None] = {}
+        """Masters that wait for a chunk report, in order. One that did not get all of it asks again."""
         self._report: tuple[str, Future[None]] | None = None
         self._worker = Worker("heartbeat", self._run, on_crash)
 
     def stop(self) -> None:
         """End the beat, and whatever was ordered."""
         self._masters.close()
+        self._worker.stop(0)
+        self._wakes.set()
         self._worker.stop()
         self._orders.stop()
         self._reporter.shutdown(wait=True, cancel_futures=True)
@@ -125,12 +130,16 @@ class Peers:
     def _run(self, stopping: threading.Event) -> None:
         while True:
             started = time.monotonic()
+            self._wakes.clear()
             self._beat()
-            if stopping.wait(max(0.0, self._beat_s - (time.monotonic() - started))):
+            if stopping.wait(min(EARLY_BEAT_S, self._beat_s)):
+                return
+            self._wakes.wait(max(0.0, self._beat_s - (time.monotonic() - started)))
+            if stopping.is_set():
                 return
 
     def _beat(self) -> None:
-        results, corrupt = self._orders.results(), self._store.corrupt()
+        results, corrupt = self._orders.results(), self._store.corrupt()[:CORRUPT_MAX]
         request = master_pb2.HeartbeatRequest(
             server=chunkserver_to_message(self.describe()),
             deleted=results.deleted,
@@ -166,8 +175,9 @@ class Peers:
         for order in reply.replicate:
             sources = tuple(map(chunkserver_from_message, order.sources))
             self._orders.replicate(ChunkHandle(order.handle), sources, order.capability)
-        if reply.must_report:
-            self._wanted[master] = REPORT_ATTEMPTS
+        self._orders.verify(map(ChunkHandle, reply.verify))
+        if reply.must_report and (self._report is None or self._report[0] != master):
+            self._wanted[master] = None
 
     # Reporting
 
@@ -181,16 +191,13 @@ class Peers:
             self._note_report(master, done)
         if self._wanted:
             master = next(iter(self._wanted))
+            del self._wanted[master]
             self._report = master, self._reporter.submit(self._send_report, master)
 
-    def _note_report(self, master: str, done: Future[None]) -> None:
-        error = done.exception()
-        attempts = self._wanted.pop(master) - 1
-        if error is None:
-            return
-        log.warning("the chunk report to master %s failed: %s", master, error)
-        if attempts and master in self._masters.addresses():
-            self._wanted[master] = attempts
+    @staticmethod
+    def _note_report(master: str, done: Future[None]) -> None:
+        if (error := done.exception()) is not None:
+            log.warning("the chunk report to master %s failed: %s", master, error)
 
     def _send_report(self, master: str) -> None:
         handles = self._store.handles()

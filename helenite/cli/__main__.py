@@ -30,7 +30,7 @@ def gather(first_word: str) -> None:
     if first_word == "up":
         app.callback()(lambda: None)  # so that typer still expects the command's name
         return
-    from helenite.cli import files, fsck, server, status, transfer, trash, user  # noqa: PLC0415 - these import the client
+    from helenite.cli import files, fsck, gc, server, status, transfer, trash, user  # noqa: PLC0415 - these import the client
 
     app.command()(status.status)
     app.command()(fsck.fsck)
@@ -41,6 +41,7 @@ def gather(first_word: str) -> None:
     for command in commands:
         app.command()(command)
     app.add_typer(trash.app, name="trash")
+    app.add_typer(gc.app, name="gc")
     app.add_typer(server.app, name="server")
     app.add_typer(user.app, name="user")
 

@@ -42,6 +42,14 @@ def to_values(reply: master_pb2.StatusReply) -> dict[str, Any]:
             "free_bytes": message.free_bytes,
         }
 
+    def progress(message: master_pb2.Progress) -> dict[str, Any]:
+        return {
+            "waiting": message.waiting,
+            "under_way": message.under_way,
+            "chunks_per_s": round(message.chunks_per_s, 1),
+            "left_s": message.left_s,
+        }
+
     return {
         "cluster": reply.cluster_id,
         "masters": [member(message) for message in reply.masters],
@@ -52,6 +60,9 @@ def to_values(reply: master_pb2.StatusReply) -> dict[str, Any]:
             "under_replicated": reply.chunks_under_replicated,
             "lost": reply.chunks_lost,
         },
+        "repair": progress(reply.repair),
+        "rebalance": progress(reply.rebalance),
+        "deleting_stopped": reply.deleting_stopped,
         "replica_target": reply.replica_target,
         "files": reply.usage.file_count,
         "directories": reply.usage.directory_count,
@@ -87,3 +98,15 @@ def show(values: dict[str, Any]) -> None:
     if chunks["lost"] or chunks["under_replicated"]:
         health = f"{chunks['under_replicated']} under-replicated, {chunks['lost']} lost (helenite fsck names the files)"
     print(f"{chunks['total']} chunks, {health}")
+    show_progress("repair", "chunks to copy", values["repair"])
+    show_progress("rebalance", "chunks to move", values["rebalance"])
+    if values["deleting_stopped"]:
+        print(f"nothing is deleted: {values['deleting_stopped']} (see `helenite gc`)")
+
+
+def show_progress(name: str, what: str, progress: dict[str, Any]) -> None:
+    """A line about work that is going on; none when there is none."""
+    if progress["waiting"] or progress["under_way"]:
+        left = f", about {progress['left_s']} s left" if progress["left_s"] else ""
+        pace = f"{progress['under_way']} at once, {progress['chunks_per_s']} a second{left}"
+        print(f"{name}: {progress['waiting']} {what}, {pace}")

@@ -133,6 +133,12 @@ class SequenceExpiredError(HeleniteError):
     code = "sequence_expired"
 
 
+class UploadExpiredError(HeleniteError):
+    """The chunks of a commit were allocated too long ago; they may be gone. The content must be sent again (408)."""
+
+    code = "upload_expired"
+
+
 class ChunkNotFoundError(HeleniteError):
     """The chunkserver does not hold this chunk."""
 

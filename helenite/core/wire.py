@@ -68,6 +68,7 @@ _STATUS: dict[type[HeleniteError], grpc.StatusCode] = {
     errors.InsufficientStorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.UploadExpiredError: grpc.StatusCode.OUT_OF_RANGE,
     errors.SequenceExpiredError: grpc.StatusCode.OUT_OF_RANGE,
     errors.ChunkCorruptError: grpc.StatusCode.DATA_LOSS,
     errors.ContentLostError: grpc.StatusCode.DATA_LOSS,

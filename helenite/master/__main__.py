@@ -8,6 +8,7 @@ import secrets
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
@@ -28,11 +29,12 @@ from helenite.master.admin_service import AdminService, total_usage
 from helenite.master.allocator import Allocator, Rules
 from helenite.master.cluster_service import MEMBER_TTL_S, ClusterService
 from helenite.master.leadership import Leadership
-from helenite.master.maintenance import Maintenance
+from helenite.master.maintenance import Ages, Maintenance
 from helenite.master.membership import Liveness, Membership
 from helenite.master.namespace import Namespace
 from helenite.master.namespace_service import NamespaceService
-from helenite.master.repairer import Repairer
+from helenite.master.repairer import Goals, Repairer
+from helenite.master.reports import Reports
 from helenite.master.store import Store
 from helenite.master.survey import Survey
 
@@ -79,22 +81,32 @@ class Parts:
     leadership: Leadership
     maintenance: Maintenance
     repairer: Repairer
+    reports: Reports
     allocator: Allocator
     survey: Survey
 
 
-def assemble(settings: MasterSettings, namespace: Namespace, master_id: str, uptime: RunningClock) -> Parts:
-    """Wire the parts of one master together; `uptime` tells how long chunkservers have been silent."""
+def assemble(
+    settings: MasterSettings, namespace: Namespace, master_id: str, uptime: RunningClock, on_crash: Callable[[], None]
+) -> Parts:
+    """Wire the parts of one master together; `uptime` tells how long chunkservers have been silent.
+
+    A loop that crashes calls `on_crash`: a leader without its loops would only keep others from leading.
+    """
     clock = Clock()
     membership = Membership(namespace, Liveness(settings.suspect_after_s, settings.dead_after_s), uptime)
-    leadership = Leadership(namespace, master_id)
+    leadership = Leadership(namespace, master_id, on_crash)
+    reports = Reports(namespace, clock, report_s=settings.report_s, orphan_age_s=settings.orphan_age_s)
+    ages = Ages(settings.trash_s, settings.gc_grace_s)
+    goals = Goals(settings.replicas, settings.chunk_bytes)
     rules = Rules(settings.replicas, settings.min_replicas, settings.chunk_bytes)
     return Parts(
         namespace,
         membership,
         leadership,
-        Maintenance(namespace, leadership, trash_s=settings.trash_s, gc_grace_s=settings.gc_grace_s),
-        Repairer(namespace, membership, leadership, settings.replicas, clock),
+        Maintenance(namespace, membership, leadership, reports, ages, on_crash),
+        Repairer(namespace, membership, leadership, goals, clock, on_crash),
+        reports,
         Allocator(namespace, membership, rules, secrets.randbits(64)),
         Survey(namespace, membership, settings.replicas, clock),
     )
@@ -109,8 +121,9 @@ def make_server(settings: MasterSettings, parts: Parts) -> tuple[grpc.Server, he
         return total_usage(namespace, membership, settings.replicas)
 
     admin = AdminService(namespace, membership, parts.repairer, parts.survey, settings.replicas)
+    cluster = ClusterService(namespace, membership, parts.leadership, parts.repairer, parts.reports)
     add_NamespaceServicer_to_server(NamespaceService(namespace, parts.allocator, usage), server)
-    add_ClusterServicer_to_server(ClusterService(namespace, membership, parts.leadership, parts.repairer), server)
+    add_ClusterServicer_to_server(cluster, server)
     add_AdminServicer_to_server(admin, server)
     healthy = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
@@ -121,7 +134,7 @@ def serve(settings: MasterSettings, stopping: threading.Event) -> None:
     """Run all services and loops until `stopping` is set."""
     master_id = secrets.token_hex(8)
     uptime = RunningClock()
-    parts = assemble(settings, connect(settings, stopping), master_id, uptime)
+    parts = assemble(settings, connect(settings, stopping), master_id, uptime, stopping.set)
     server, healthy = make_server(settings, parts)
     port = bind_grpc(server, settings.listen)
     host = settings.listen.rpartition(":")[0]

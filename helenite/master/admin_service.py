@@ -16,6 +16,7 @@ from helenite.core.wire import chunkserver_to_message, errors_as_status, usage_t
 from helenite.master.membership import Membership
 from helenite.master.namespace import Namespace
 from helenite.master.repairer import Repairer
+from helenite.master.stored import Progress
 from helenite.master.survey import Survey
 
 USER_NAME_MAX = 64
@@ -38,6 +39,8 @@ class AdminService(AdminServicer):
             health = self._survey.latest()
             masters, gateways = self._members()
             usage = total_usage(self._namespace, self._membership, self._replica_target)
+            repair, rebalance = self._namespace.progress()
+            stopped_at_ms, reason = self._namespace.deleting_stopped()
             return master_pb2.StatusReply(
                 cluster_id=self._namespace.cluster_id,
                 masters=masters,
@@ -49,7 +52,15 @@ class AdminService(AdminServicer):
                 usage=usage_to_message(usage),
                 sequence=self._namespace.last_sequence(),
                 replica_target=self._replica_target,
+                repair=_progress_to_message(repair),
+                rebalance=_progress_to_message(rebalance),
+                deleting_stopped=reason,
+                deleting_stopped_at_ms=stopped_at_ms,
             )
+
+    def ResumeDeleting(self, request: common_pb2.Empty, context: grpc.ServicerContext) -> master_pb2.ResumeReply:
+        with errors_as_status(context):
+            return master_pb2.ResumeReply(was_stopped=self._namespace.resume_deleting())
 
     def ListUsers(self, request: common_pb2.Empty, context: grpc.ServicerContext) -> master_pb2.UsersReply:
         with errors_as_status(context):
@@ -118,6 +129,15 @@ class AdminService(AdminServicer):
                 message.state = "alive" if member.is_alive else "dead"
                 gateways.append(message)
         return masters, gateways
+
+
+def _progress_to_message(progress: Progress) -> master_pb2.Progress:
+    return master_pb2.Progress(
+        waiting=progress.waiting,
+        under_way=progress.under_way,
+        chunks_per_s=progress.chunks_per_s,
+        left_s=progress.left_s,
+    )
 
 
 def validate_user_name(name: str) -> None:

@@ -20,6 +20,7 @@ from helenite.master.leadership import Leadership
 from helenite.master.membership import Membership
 from helenite.master.namespace import Namespace
 from helenite.master.repairer import Repairer
+from helenite.master.reports import Reports
 
 HEARTBEAT_MS = 1_000
 DELETIONS_MAX = 1_000
@@ -32,12 +33,18 @@ class ClusterService(ClusterServicer):
     """Membership over gRPC."""
 
     def __init__(
-        self, namespace: Namespace, membership: Membership, leadership: Leadership, repairer: Repairer
+        self,
+        namespace: Namespace,
+        membership: Membership,
+        leadership: Leadership,
+        repairer: Repairer,
+        reports: Reports,
     ) -> None:
         self._namespace = namespace
         self._membership = membership
         self._leadership = leadership
         self._repairer = repairer
+        self._reports = reports
 
     def Register(self, request: master_pb2.RegisterRequest, context: grpc.ServicerContext) -> master_pb2.RegisterReply:
         with errors_as_status(context):
@@ -45,6 +52,7 @@ class ClusterService(ClusterServicer):
             if not server.uuid or not server.data_address:
                 raise InvalidRequestError("a chunkserver registers with its uuid and its data port's address")
             given = self._membership.register(server, request.cluster_id)
+            self._reports.expect(given)
             return master_pb2.RegisterReply(
                 id=given,
                 cluster_id=self._namespace.cluster_id,
@@ -60,16 +68,18 @@ class ClusterService(ClusterServicer):
             server = chunkserver_from_message(request.server)
             if not self._membership.beat(server):
                 return master_pb2.HeartbeatReply(must_register=True)
-            if self._leadership.epoch is None:
+            epoch = self._leadership.epoch
+            if epoch is None:
                 return master_pb2.HeartbeatReply()
             self._hear_results(request)
             if request.deleted:
                 self._namespace.confirm_deletions(server.id, tuple(map(ChunkHandle, request.deleted)))
             return master_pb2.HeartbeatReply(
-                must_report=self._membership.take_must_report(server.id),
+                must_report=self._reports.is_wanted(server.id, epoch),
                 delete=self._namespace.take_deletions(server.id, DELETIONS_MAX),
                 replicate=self._replicate_orders(server.id),
                 masters=self._namespace.master_addresses(),
+                verify=self._reports.take_missing(server.id),
             )
 
     def _hear_results(self, request: master_pb2.HeartbeatRequest) -> None:
@@ -99,18 +109,13 @@ class ClusterService(ClusterServicer):
     def ReportChunks(
         self, request_iterator: Iterator[master_pb2.ChunkReport], context: grpc.ServicerContext
     ) -> common_pb2.Empty:
-        """Replicas that the chunk table does not know of yet (a lost update, a restored backup) are added to it."""
+        """Everything that a chunkserver holds; a report that breaks off is asked for again."""
         with errors_as_status(context):
             epoch = self._leadership.epoch
             if epoch is None:
                 raise UnavailableError("this master does not lead; report to the one that does")
-            for page in request_iterator:
-                server = ServerId(page.server)
-                if page.handles:
-                    self._namespace.skip_handles(ChunkHandle(max(page.handles)))
-                for handle, servers in self._namespace.locate(tuple(map(ChunkHandle, page.handles))):
-                    if servers and server not in servers:
-                        self._namespace.add_replica(handle, server, epoch)
+            pages = ((ServerId(page.server), list(page.handles), page.is_last) for page in request_iterator)
+            self._reports.hear(pages, epoch)
             return common_pb2.Empty()
 
     def Announce(self, request: master_pb2.AnnounceRequest, context: grpc.ServicerContext) -> master_pb2.ServersReply:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from helenite.core.errors import HeleniteError
 from helenite.core.process import Worker
@@ -23,11 +24,11 @@ RENEW_S = 1.0
 class Leadership:
     """This master's claim to the lease."""
 
-    def __init__(self, namespace: Namespace, master_id: str) -> None:
+    def __init__(self, namespace: Namespace, master_id: str, on_crash: Callable[[], None]) -> None:
         self._namespace = namespace
         self._master_id = master_id
         self._epoch: int | None = None  # written by the worker only
-        self._worker = Worker("leadership", self._run)
+        self._worker = Worker("leadership", self._run, on_crash)
 
     @property
     def epoch(self) -> int | None:

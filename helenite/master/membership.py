@@ -39,9 +39,8 @@ class Membership:
         self._namespace = namespace
         self._limits = limits
         self._clock = clock
-        self._lock = threading.Lock()  # guards _seen and _must_report
+        self._lock = threading.Lock()  # guards _seen
         self._seen: dict[ServerId, tuple[Chunkserver, float]] = {}
-        self._must_report: set[ServerId] = set()
         self._started_at = clock.monotonic_s()
 
     def register(self, server: Chunkserver, cluster_id: str) -> ServerId:
@@ -59,7 +58,6 @@ class Membership:
         self._refuse_double(given, server)
         with self._lock:
             self._seen[given] = (replace(server, id=given), self._clock.monotonic_s())
-            self._must_report.add(given)
         return given
 
     def beat(self, server: Chunkserver) -> bool:
@@ -70,13 +68,6 @@ class Membership:
                 return False
             self._seen[server.id] = (server, self._clock.monotonic_s())
             return True
-
-    def take_must_report(self, server: ServerId) -> bool:
-        """Whether a chunk report is wanted from the server: once after each registration."""
-        with self._lock:
-            wanted = server in self._must_report
-            self._must_report.discard(server)
-            return wanted
 
     def servers(self) -> list[Chunkserver]:
         """All known servers with their present state; one not heard of since our start is suspect, then dead."""

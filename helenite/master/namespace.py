@@ -13,7 +13,7 @@ from typing import Any
 
 import msgpack
 
-from helenite.core.errors import HeleniteError, InvalidRequestError
+from helenite.core.errors import HeleniteError
 from helenite.core.model import Change, ChunkHandle, Chunkserver, Sequence, ServerId, Trashed, Usage
 from helenite.core.paths import Path
 from helenite.core.record import decode_record
@@ -22,6 +22,8 @@ from helenite.master.store import Store
 from helenite.master.stored import (
     Member,
     Page,
+    Progress,
+    ReportPage,
     StoredEntry,
     User,
     decode_change,
@@ -48,8 +50,6 @@ COPY_STEP = 500
 """Entries copied by one script: about 5 ms during which nobody else is served."""
 COPY_JOBS_MAX = 100
 """Directories handed to one step."""
-HANDLE_MAX = 10**14
-"""The largest number that Lua prints exactly; no cluster comes near."""
 
 
 class Namespace:
@@ -157,18 +157,19 @@ class Namespace:
     def _run_mutations(self, calls: list[tuple[str, dict[str, Any]]]) -> list[Outcome | HeleniteError]:
         if not calls:
             return []
-        replies = self._store.run_all(calls)
+        replies = self._store.run_all(calls, is_mutation=True)
         return [reply if isinstance(reply, HeleniteError) else _decode_outcome(reply) for reply in replies]
 
     def _copy(self, call: tuple[str, dict[str, Any]]) -> Outcome | HeleniteError:
         """Copy at once what is one entry; else stage the members step by step, then attach them."""
         try:
-            reply = self._store.run(*call)
+            reply = self._store.run(*call, is_mutation=True)
             if reply[0] == b"staging":
                 _, source, staged = reply
                 self._stage(source, staged)
                 script, request = call
-                reply = self._store.run(script, {**request, "staged": staged, "staged_from": source})
+                request = {**request, "staged": staged, "staged_from": source}
+                reply = self._store.run(script, request, is_mutation=True)
             return _decode_outcome(reply)
         except HeleniteError as error:
             return error
@@ -187,33 +188,33 @@ class Namespace:
         """The first of `count` fresh handles."""
         return int(self._store.command("INCRBY", "next_handle", count)) - count + 1
 
-    def skip_handles(self, highest: ChunkHandle) -> None:
-        """Never give out a handle up to this one, which a chunkserver holds: the counter may be of an old backup."""
-        if highest > HANDLE_MAX:
-            raise InvalidRequestError(f"no cluster has a chunk {highest:x}")
-        self._store.run("skip_handles", {"highest": highest})
-
     def locate(self, handles: Many[ChunkHandle]) -> list[tuple[ChunkHandle, tuple[ServerId, ...]]]:
         """The replicas of chunks, none for those that are not in the table."""
         (found,) = self._store.run("locate", {"handles": handles})
         return [(handle, decode_servers(packed)) for handle, packed in zip(handles, found, strict=True)]
 
+    def add_replicas(self, handles: Many[ChunkHandle], server: ServerId, epoch: int) -> list[bool]:
+        """Note that a server holds chunks; False for those that the table does not know, or no longer wants there."""
+        request = {"server": server.to_bytes(2, "big"), "epoch": epoch, "is_held": True}
+        replies = self._store.run_all([("change_replicas", {**request, "handle": handle}) for handle in handles])
+        for reply in replies:
+            if isinstance(reply, HeleniteError):
+                raise reply
+        return [bool(reply[0]) for reply in replies if not isinstance(reply, HeleniteError)]
+
     def add_replica(self, handle: ChunkHandle, server: ServerId, epoch: int) -> bool:
-        """Note that a server holds a chunk; False when the chunk is not in the table."""
-        return self._change_replica(handle, server, epoch, is_held=True)
+        """The same for one chunk."""
+        return self.add_replicas([handle], server, epoch)[0]
 
     def remove_replica(self, handle: ChunkHandle, server: ServerId, epoch: int) -> bool:
         """Note that a server no longer holds a chunk; False when the chunk is not in the table."""
-        return self._change_replica(handle, server, epoch, is_held=False)
+        request = {"handle": handle, "server": server.to_bytes(2, "big"), "epoch": epoch, "is_held": False}
+        return bool(self._store.run("change_replicas", request)[0])
 
     def drop_replica(self, handle: ChunkHandle, server: ServerId, keep: int, epoch: int) -> bool:
         """Take a surplus replica out of the table and order its deletion; False when fewer than `keep` would stay."""
         request = {"handle": handle, "server": server.to_bytes(2, "big"), "keep": keep, "epoch": epoch}
         return bool(self._store.run("drop_replica", request)[0])
-
-    def _change_replica(self, handle: ChunkHandle, server: ServerId, epoch: int, *, is_held: bool) -> bool:
-        request = {"handle": handle, "server": server.to_bytes(2, "big"), "epoch": epoch, "is_held": is_held}
-        return bool(self._store.run("change_replicas", request)[0])
 
     def scan_chunks(self, cursor: int = 0) -> tuple[list[tuple[ChunkHandle, tuple[ServerId, ...]]], int]:
         """A page of the chunk table in rising order, without chunks that are being freed; cursor 0 begins and ends."""
@@ -230,12 +231,59 @@ class Namespace:
         return int(done)
 
     def take_deletions(self, server: ServerId, limit: int) -> list[ChunkHandle]:
-        """Chunks that a server should delete; they are named again until it confirms."""
-        found = self._store.command("SRANDMEMBER", f"del:{server}", limit)
+        """Chunks that a server should delete; they are named again until it confirms. None while the guard forbids."""
+        (found,) = self._store.run("take_deletions", {"server": server, "limit": limit})
         return [ChunkHandle(int(handle)) for handle in found]
 
     def confirm_deletions(self, server: ServerId, handles: Iterable[ChunkHandle]) -> None:
         self._store.command("SREM", f"del:{server}", *handles)
+
+    # Reports, orphans and the guard (scripts/prelude_guard.lua)
+
+    def hear_report(self, server: ServerId, handles: Many[ChunkHandle], epoch: int) -> ReportPage:
+        """Compare a page of what a server holds with the chunk table, and enter replicas that it lacks."""
+        request = {"server": server.to_bytes(2, "big"), "handles": handles, "epoch": epoch}
+        orphans, surprising, life, last = self._store.run("hear_report", request)
+        return ReportPage(list(map(ChunkHandle, orphans)), surprising, life, ChunkHandle(last))
+
+    def delete_orphans(self, server: ServerId, handles: Many[ChunkHandle], epoch: int) -> int:
+        """Order a server to delete those of these chunks that are orphans and old enough; how many."""
+        return int(self._store.run("delete_orphans", {"server": server, "handles": handles, "epoch": epoch})[0])
+
+    def watch_orphans(self, orphan_age_s: int, epoch: int) -> int:
+        """Raise the floor below which unknown chunks are orphans; the life of Redis that needs a check, else 0."""
+        return int(self._store.run("watch_orphans", {"orphan_age_s": orphan_age_s, "epoch": epoch})[0])
+
+    def check_life(self, life: int, epoch: int) -> None:
+        """All chunkservers have reported in this life of Redis: deletions may go on, unless they were stopped."""
+        self._store.run("check_life", {"life": life, "epoch": epoch})
+
+    def stop_deleting(self, reason: str, epoch: int) -> None:
+        """Delete nothing from now on."""
+        self._store.run("stop_deleting", {"reason": reason, "epoch": epoch})
+
+    def resume_deleting(self) -> bool:
+        """A person says that the metadata is right; whether anything had been stopped."""
+        return bool(self._store.run("resume_deleting", {})[0])
+
+    def deleting_stopped(self) -> tuple[int, str]:
+        """Since when and why nothing is deleted; an empty reason when all is well."""
+        packed = self._store.command("GET", "gc_stopped")
+        if not packed:
+            return 0, ""
+        fields = unpack(packed)
+        return int(fields[b"since_ms"]), fields[b"reason"].decode()
+
+    def publish_progress(self, progress: tuple[Progress, Progress], ttl_s: int) -> None:
+        """Tell all masters how the leader's repair and rebalancing get on."""
+        packed = msgpack.packb([[p.waiting, p.under_way, p.chunks_per_s] for p in progress])
+        self._store.command("SET", "progress", packed, "EX", ttl_s)
+
+    def progress(self) -> tuple[Progress, Progress]:
+        """How the leader's repair and rebalancing got on a moment ago."""
+        packed = self._store.command("GET", "progress")
+        repair, rebalance = (Progress(*fields) for fields in unpack(packed)) if packed else (Progress(), Progress())
+        return repair, rebalance
 
     # Leadership, members, users
 

@@ -1,8 +1,8 @@
 """What to copy and what to drop so that every chunk has its replicas again. Pure: values in, a plan out (D7).
 
 Used by `repairer`. Chunks with the fewest living replicas come first; a server takes part in few copies at once, so
-that clients are not starved. Replicas beyond the target are dropped only where enough others are certainly alive. A
-plan made after the last one was carried out is empty.
+that clients are not starved: the plan is a queue, and `next_orders` says which of it may begin. Replicas beyond the
+target are dropped only where enough others are certainly alive. A plan made after the last was carried out is empty.
 """
 
 from __future__ import annotations
@@ -10,24 +10,28 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from helenite.core.model import ChunkHandle, Chunkserver, ServerId, ServerState
 from helenite.master.placement import choose_next, usable_servers
 
 COPIES_PER_SERVER_MAX = 4
 """Copies that a server gives or takes at once: enough to keep a disk busy, few enough to leave it to clients."""
-PLAN_MAX = 256
+MOVES_PER_SERVER_MAX = 2
+"""The same for moves, which nobody waits for."""
+PLAN_MAX = 1024
 """Copies in one plan; the next plan sees what changed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopyOrder:
-    """Let `target` pull a chunk from one of `sources`."""
+    """Let `target` pull a chunk from one of `sources`, the first if it can."""
 
     handle: ChunkHandle
     sources: tuple[ServerId, ...]
     target: ServerId
+    drop: ServerId | None = None
+    """In a move, the server that then forgets its replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ def plan_repairs(
         elif len(drops) < PLAN_MAX and sum(server in alive for server in named) > target:
             drops.append(DropOrder(handle, choose_surplus(named, servers)))
     lacking.sort()
-    return Plan(_choose_copies(lacking, room, readable, under_way, rng), tuple(drops), len(lacking) + len(under_way))
+    return Plan(_choose_copies(lacking, room, readable, rng), tuple(drops), len(lacking) + len(under_way))
 
 
 def staying_servers(servers: list[Chunkserver]) -> frozenset[ServerId]:
@@ -88,32 +92,48 @@ def count_dependent(chunks: Iterable[Chunk], leaving: ServerId, servers: list[Ch
     return sum(leaving in named and sum(server in staying for server in named) < max(1, wanted) for _, named in chunks)
 
 
+def next_orders(queue: Iterable[CopyOrder], under_way: Iterable[CopyOrder], server: ServerId) -> tuple[CopyOrder, ...]:
+    """Those of the queue, in its order, that `server` may begin to pull now, the least busy sources first."""
+    load = Counter[ServerId]()
+    for order in under_way:
+        load.update((order.target, order.sources[0]))
+    begun: list[CopyOrder] = []
+    for order in queue:
+        limit = COPIES_PER_SERVER_MAX if order.drop is None else MOVES_PER_SERVER_MAX
+        if load[server] >= limit:
+            break
+        source = min(order.sources, key=lambda each: load[each])
+        if order.target == server and load[source] < limit:
+            others = (each for each in order.sources if each != source)
+            begun.append(replace(order, sources=(source, *others)))
+            load.update((server, source))
+    return tuple(begun)
+
+
 def _choose_copies(
-    lacking: list[tuple[int, Chunk]],
-    room: list[Chunkserver],
-    readable: set[ServerId],
-    under_way: Mapping[ChunkHandle, CopyOrder],
-    rng: random.Random,
+    lacking: list[tuple[int, Chunk]], room: list[Chunkserver], readable: set[ServerId], rng: random.Random
 ) -> tuple[CopyOrder, ...]:
-    load = Counter(order.target for order in under_way.values())
-    load.update(order.sources[0] for order in under_way.values())
     copies: list[CopyOrder] = []
     for _, (handle, held) in lacking:
-        sources = sorted((server for server in held if server in readable), key=lambda server: load[server])
-        if len(copies) == PLAN_MAX or not sources or load[sources[0]] >= COPIES_PER_SERVER_MAX:
-            continue
-        free = [server for server in room if server.id not in held and load[server.id] < COPIES_PER_SERVER_MAX]
+        if len(copies) == PLAN_MAX:
+            break
+        free = [server for server in room if server.id not in held]
         near = [server for server in room if server.id in held]
         target = choose_next(free, near, rng)
         if target is not None:
-            copies.append(CopyOrder(handle, tuple(sources), target))
-            load.update((sources[0], target))
+            copies.append(CopyOrder(handle, tuple(server for server in held if server in readable), target))
     return tuple(copies)
 
 
 def choose_surplus(named: tuple[ServerId, ...], servers: list[Chunkserver]) -> ServerId:
-    """The living server whose replica is needed least: on the most crowded host, then with the least free space."""
+    """The living server whose replica is needed least: of the most crowded rack, then host, the fullest."""
     known = {server.id: server for server in servers}
     held = [known[server] for server in named if server in known and known[server].state is ServerState.ALIVE]
+    racks = Counter(server.rack for server in held)
     hosts = Counter(server.host for server in held)
-    return max(held, key=lambda server: (hosts[server.host], -server.free_bytes, server.id)).id
+    return max(held, key=lambda each: (racks[each.rack], hosts[each.host], utilisation(each), each.id)).id
+
+
+def utilisation(server: Chunkserver) -> float:
+    """The used share of a server's capacity."""
+    return server.used_bytes / server.capacity_bytes if server.capacity_bytes else 1.0

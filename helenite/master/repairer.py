@@ -1,8 +1,9 @@
-"""Carries out repair plans while this master leads: orders copies on heartbeat replies, enters what was copied.
+"""Carries out repair plans, then moves, while this master leads: orders copies on heartbeats, enters the results.
 
-The plan is `repair`'s. Orders live in memory only: a new leader makes a new plan. The table changes after the copy is
-durable, and a drop leaves the table before it leaves the disk, so a kill at any point loses nothing. One lock guards
-the orders; the loop is one worker thread, heartbeats come from gRPC's threads.
+The plans are those of `repair` and, when there is nothing to repair, of `rebalance`. Orders live in memory only: a new
+leader makes a new plan. The table changes after the copy is durable, and a drop leaves the table before it leaves the
+disk, so a kill at any point loses nothing; a move that was cut short leaves a surplus replica, which repair drops. One
+lock guards the orders; the loop is one worker thread, heartbeats come from gRPC's threads.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from helenite.core.clock import Clock
 from helenite.core.errors import HeleniteError, StaleEpochError, UnavailableError
-from helenite.core.model import ChunkHandle, ServerId
+from helenite.core.model import ChunkHandle, Chunkserver, ServerId, ServerState
 from helenite.core.process import Worker
 from helenite.master.leadership import Leadership
 from helenite.master.membership import Membership
 from helenite.master.namespace import Namespace
-from helenite.master.repair import Chunk, CopyOrder, count_dependent, plan_repairs
+from helenite.master.pace import Pace
+from helenite.master.rebalance import MovePlan, plan_moves
+from helenite.master.repair import Chunk, CopyOrder, count_dependent, next_orders, plan_repairs
+from helenite.master.stored import Progress
 
 log = logging.getLogger(__name__)
 
@@ -28,25 +33,44 @@ COST_SHARE = 10
 """A pass over the chunk table rests ten times as long as it took, so that it costs at most a tenth of one thread."""
 ORDER_S = 120.0
 """An order that nobody has reported on for this long is forgotten and planned anew."""
+PROGRESS_S = 10
+"""Progress is shown for so long after the leader's last word, or for three pauses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goals:
+    """Replicas that each chunk should have, and the size of the largest chunk."""
+
+    replicas: int
+    chunk_bytes: int
 
 
 class Repairer:
     """The leader's repair loop."""
 
     def __init__(
-        self, namespace: Namespace, membership: Membership, leadership: Leadership, target: int, clock: Clock
+        self,
+        namespace: Namespace,
+        membership: Membership,
+        leadership: Leadership,
+        goals: Goals,
+        clock: Clock,
+        on_crash: Callable[[], None],
     ) -> None:
         self._namespace = namespace
         self._membership = membership
         self._leadership = leadership
-        self._target = target
+        self._goals = goals
         self._clock = clock
         self._rng = random.Random(clock.now_ms())
-        self._lock = threading.Lock()  # guards the two below
-        self._orders: dict[ChunkHandle, tuple[CopyOrder, float]] = {}
-        self.waiting = 0
+        self._lock = threading.Lock()  # guards the five below
+        self._queue: tuple[CopyOrder, ...] = ()
+        self._begun: dict[ChunkHandle, tuple[CopyOrder, float]] = {}
+        self._waiting = 0
         """Chunks that lack replicas, as of the last pass."""
-        self._worker = Worker("repair", self._run)
+        self._moves = MovePlan((), is_active=False, waiting=0)
+        self._paces = Pace(), Pace()
+        self._worker = Worker("repair", self._run, on_crash)
 
     def start(self) -> None:
         self._worker.start()
@@ -56,21 +80,35 @@ class Repairer:
 
     def orders_for(self, server: ServerId) -> list[CopyOrder]:
         """Copies that the server is to make; named again until it reports."""
+        now = self._clock.monotonic_s()
         with self._lock:
-            return [order for order, _ in self._orders.values() if order.target == server]
+            queue = (order for order in self._queue if order.handle not in self._begun)
+            for order in next_orders(queue, [order for order, _ in self._begun.values()], server):
+                self._begun[order.handle] = order, now
+            return [order for order, _ in self._begun.values() if order.target == server]
 
     def note_copied(self, server: ServerId, results: Iterable[tuple[ChunkHandle, HeleniteError | None]]) -> None:
         """The server has finished these copies, well or not."""
         epoch = self._leadership.epoch
+        copied = []
         for handle, problem in results:
-            with self._lock:
-                known = self._orders.get(handle)
-                if known is not None and known[0].target == server:
-                    del self._orders[handle]
-            if problem is not None:
+            if problem is None:
+                copied.append(handle)
+            else:
                 log.warning("chunk %x was not copied to chunkserver %d: %s", handle, server, problem)
-            elif epoch is not None:
-                self._namespace.add_replica(handle, server, epoch)
+                self._end(handle, server)
+        if not copied:
+            return
+        if epoch is None:
+            raise UnavailableError("this master has just ceased to lead; report to the next")
+        is_known = self._namespace.add_replicas(copied, server, epoch)
+        unknown = [handle for handle, is_added in zip(copied, is_known, strict=True) if not is_added]
+        if unknown:  # freed while they were copied
+            self._namespace.delete_orphans(server, unknown, epoch)
+        for handle in copied:
+            order = self._end(handle, server)
+            if order is not None and order.drop is not None and handle not in unknown:
+                self._finish_move(order, order.drop, epoch)
 
     def note_corrupt(self, server: ServerId, handles: Iterable[ChunkHandle]) -> None:
         """The server has set these replicas aside: they no longer count."""
@@ -83,7 +121,26 @@ class Repairer:
 
     def count_dependent(self, leaving: ServerId) -> int:
         """Chunks that would lack replicas without this server."""
-        return count_dependent(self._chunks(), leaving, self._membership.servers(), self._target)
+        return count_dependent(self._chunks(), leaving, self._membership.servers(), self._goals.replicas)
+
+    def _end(self, handle: ChunkHandle, server: ServerId) -> CopyOrder | None:
+        """The order, if it was one, is over."""
+        now = self._clock.monotonic_s()
+        with self._lock:
+            known = self._begun.get(handle)
+            if known is None or known[0].target != server:
+                return None
+            del self._begun[handle]
+            self._queue = tuple(order for order in self._queue if order.handle != handle)
+            self._paces[known[0].drop is not None].note(now)
+            return known[0]
+
+    def _finish_move(self, order: CopyOrder, source: ServerId, epoch: int) -> None:
+        """The copy counts; the source forgets its own if all others are certainly alive. Else repair decides."""
+        ((_, named),) = self._namespace.locate([order.handle])
+        alive = {server.id for server in self._membership.servers() if server.state is ServerState.ALIVE}
+        if all(server in alive for server in named if server != source):
+            self._namespace.drop_replica(order.handle, source, self._goals.replicas, epoch)
 
     def _run(self, stopping: threading.Event) -> None:
         pause = PAUSE_S
@@ -95,25 +152,59 @@ class Repairer:
             elif self._membership.is_settled():
                 self._pass(epoch)
             pause = max(PAUSE_S, COST_SHARE * (self._clock.monotonic_s() - began))
+            if epoch is not None:
+                self._publish(max(PROGRESS_S, round(3 * pause)))
 
     def _pass(self, epoch: int) -> None:
         try:
+            servers = self._membership.servers()
+            under_way = self._under_way(servers)
+            plan = plan_repairs(self._chunks(), servers, self._goals.replicas, under_way, self._rng)
+            repairs = [order for order in under_way.values() if order.drop is None]
+            moves = MovePlan((), is_active=False, waiting=0)
+            if not plan.copies and not plan.drops and not repairs:
+                moves = self._plan_moves(servers, under_way)
+            if plan.copies or plan.drops or moves.moves:
+                log.info("repair: %d copies, %d drops, %d moves", len(plan.copies), len(plan.drops), len(moves.moves))
             with self._lock:
-                now = self._clock.monotonic_s()
-                self._orders = {h: (o, at) for h, (o, at) in self._orders.items() if now - at < ORDER_S}
-                under_way = {handle: order for handle, (order, _) in self._orders.items()}
-            plan = plan_repairs(self._chunks(), self._membership.servers(), self._target, under_way, self._rng)
-            if plan.copies or plan.drops:
-                log.info("repair: %d copies, %d drops, %d waiting", len(plan.copies), len(plan.drops), plan.waiting)
-            with self._lock:
-                self.waiting = plan.waiting
-                self._orders.update((order.handle, (order, now)) for order in plan.copies)
+                self._queue = plan.copies or moves.moves
+                self._waiting = plan.waiting - len(under_way) + len(repairs)
+                self._moves = moves
             for drop in plan.drops:
-                self._namespace.drop_replica(drop.handle, drop.server, self._target, epoch)
+                self._namespace.drop_replica(drop.handle, drop.server, self._goals.replicas, epoch)
         except StaleEpochError as error:
             log.info("repair stops: %s", error)
         except HeleniteError as error:
             log.warning("repair waits: %s", error)
+
+    def _under_way(self, servers: list[Chunkserver]) -> dict[ChunkHandle, CopyOrder]:
+        """Orders begun, without those that will come to nothing."""
+        alive = {server.id for server in servers if server.state is ServerState.ALIVE}
+        now = self._clock.monotonic_s()
+        with self._lock:
+            self._begun = {
+                handle: (order, at)
+                for handle, (order, at) in self._begun.items()
+                if now - at < ORDER_S and order.target in alive
+            }
+            return {handle: order for handle, (order, _) in self._begun.items()}
+
+    def _plan_moves(self, servers: list[Chunkserver], under_way: dict[ChunkHandle, CopyOrder]) -> MovePlan:
+        with self._lock:
+            is_active = self._moves.is_active
+        whole = (chunk for chunk in self._chunks() if len(chunk[1]) == self._goals.replicas)
+        return plan_moves(whole, servers, under_way.values(), self._goals.chunk_bytes, is_active=is_active)
+
+    def _publish(self, ttl_s: int) -> None:
+        now = self._clock.monotonic_s()
+        with self._lock:
+            moving = sum(order.drop is not None for order, _ in self._begun.values())
+            repair = Progress(self._waiting, len(self._begun) - moving, self._paces[0].per_s(now))
+            rebalance = Progress(self._moves.waiting, moving, self._paces[1].per_s(now))
+        try:
+            self._namespace.publish_progress((repair, rebalance), ttl_s)
+        except HeleniteError as error:
+            log.warning("progress cannot be shown: %s", error)
 
     def _chunks(self) -> Iterator[Chunk]:
         cursor = 0
@@ -125,5 +216,7 @@ class Repairer:
 
     def _forget_orders(self) -> None:
         with self._lock:
-            self._orders.clear()
-            self.waiting = 0
+            self._queue = ()
+            self._begun.clear()
+            self._waiting = 0
+            self._moves = MovePlan((), is_active=False, waiting=0)

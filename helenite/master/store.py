@@ -28,6 +28,12 @@ The key space. Every key begins with `{space}:`. Records: core/record.py. "msgpa
     gc_cursor            string: how far the first of gc_dirs has been scanned
     freed                zset: chunk without references -> since when
     del:<server id>      set: chunks to delete on this chunkserver
+    handle_samples       zset: last handle given out at some moment of the last day -> when
+    orphan_floor         string: chunks up to this handle that no record names are orphans; none is committed
+    lives_checked        string: where the newest gap of `lives` ended when all chunkservers had reported
+    gc_stopped           string: msgpack since_ms, reason; while it stands, nothing is deleted
+    gc_accepted          string: unknown chunks up to this handle are orphans: a person said so
+    progress             string: msgpack progress of the leader's repair and rebalancing, for some seconds
     leader, epoch        the leader's lease; its fencing number
     servers, members, users    hashes: id or name -> msgpack
     draining             set: chunkservers that are to be emptied

@@ -58,6 +58,34 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportPage:
+    """What a page of a chunk report came to.
+
+    Chunks that are old enough to be orphans, and how many of them no person has accepted as such; the life of Redis
+    that judged, and the last handle given out then.
+    """
+
+    orphans: list[ChunkHandle]
+    surprising: int
+    life: int
+    last_handle: ChunkHandle
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Chunks that wait, copies under way and the pace of the last seconds."""
+
+    waiting: int = 0
+    under_way: int = 0
+    chunks_per_s: float = 0.0
+
+    @property
+    def left_s(self) -> int:
+        """An estimate; 0 = done, or none can be made."""
+        return round(self.waiting / self.chunks_per_s) if self.chunks_per_s else 0
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """Someone who may log in at a gateway."""
 

@@ -1063,6 +1063,7 @@ class HeartbeatReply(_message.Message):
     DELETE_FIELD_NUMBER: _builtins.int
     REPLICATE_FIELD_NUMBER: _builtins.int
     MASTERS_FIELD_NUMBER: _builtins.int
+    VERIFY_FIELD_NUMBER: _builtins.int
     must_register: _builtins.bool
     """this master does not know the server (any more)"""
     must_report: _builtins.bool
@@ -1072,6 +1073,10 @@ class HeartbeatReply(_message.Message):
     def replicate(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replicate]: ...
     @_builtins.property
     def masters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def verify(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """replicas that a report did not name: look, and report what is missing as corrupt"""
+
     def __init__(
         self,
         *,
@@ -1080,10 +1085,11 @@ class HeartbeatReply(_message.Message):
         delete: _abc.Iterable[_builtins.int] | None = ...,
         replicate: _abc.Iterable[Global___Replicate] | None = ...,
         masters: _abc.Iterable[_builtins.str] | None = ...,
+        verify: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "masters", b"masters", "must_register", b"must_register", "must_report", b"must_report", "replicate", b"replicate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "masters", b"masters", "must_register", b"must_register", "must_report", b"must_report", "replicate", b"replicate", "verify", b"verify"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1256,6 +1262,55 @@ class DrainReply(_message.Message):
 Global___DrainReply: _TypeAlias = DrainReply  # noqa: Y015
 
 @_typing.final
+class ResumeReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAS_STOPPED_FIELD_NUMBER: _builtins.int
+    was_stopped: _builtins.bool
+    def __init__(
+        self,
+        *,
+        was_stopped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["was_stopped", b"was_stopped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeReply: _TypeAlias = ResumeReply  # noqa: Y015
+
+@_typing.final
+class Progress(_message.Message):
+    """Work of the leader on many chunks: left to do, begun, pace of the last seconds, estimate (0 = none)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAITING_FIELD_NUMBER: _builtins.int
+    UNDER_WAY_FIELD_NUMBER: _builtins.int
+    CHUNKS_PER_S_FIELD_NUMBER: _builtins.int
+    LEFT_S_FIELD_NUMBER: _builtins.int
+    waiting: _builtins.int
+    under_way: _builtins.int
+    chunks_per_s: _builtins.float
+    left_s: _builtins.int
+    def __init__(
+        self,
+        *,
+        waiting: _builtins.int = ...,
+        under_way: _builtins.int = ...,
+        chunks_per_s: _builtins.float = ...,
+        left_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks_per_s", b"chunks_per_s", "left_s", b"left_s", "under_way", b"under_way", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Progress: _TypeAlias = Progress  # noqa: Y015
+
+@_typing.final
 class Member(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1297,12 +1352,19 @@ class StatusReply(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     REPLICA_TARGET_FIELD_NUMBER: _builtins.int
+    REPAIR_FIELD_NUMBER: _builtins.int
+    REBALANCE_FIELD_NUMBER: _builtins.int
+    DELETING_STOPPED_FIELD_NUMBER: _builtins.int
+    DELETING_STOPPED_AT_MS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     chunks_total: _builtins.int
     chunks_under_replicated: _builtins.int
     chunks_lost: _builtins.int
     sequence: _builtins.int
     replica_target: _builtins.int
+    deleting_stopped: _builtins.str
+    """a sentence that says why nothing is deleted; empty = all is well"""
+    deleting_stopped_at_ms: _builtins.int
     @_builtins.property
     def masters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
         """state: leader | standby"""
@@ -1315,6 +1377,10 @@ class StatusReply(_message.Message):
 
     @_builtins.property
     def usage(self) -> Global___Usage: ...
+    @_builtins.property
+    def repair(self) -> Global___Progress: ...
+    @_builtins.property
+    def rebalance(self) -> Global___Progress: ...
     def __init__(
         self,
         *,
@@ -1328,10 +1394,14 @@ class StatusReply(_message.Message):
         usage: Global___Usage | None = ...,
         sequence: _builtins.int = ...,
         replica_target: _builtins.int = ...,
+        repair: Global___Progress | None = ...,
+        rebalance: Global___Progress | None = ...,
+        deleting_stopped: _builtins.str = ...,
+        deleting_stopped_at_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rebalance", b"rebalance", "repair", b"repair", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks_lost", b"chunks_lost", "chunks_total", b"chunks_total", "chunks_under_replicated", b"chunks_under_replicated", "chunkservers", b"chunkservers", "cluster_id", b"cluster_id", "gateways", b"gateways", "masters", b"masters", "replica_target", b"replica_target", "sequence", b"sequence", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks_lost", b"chunks_lost", "chunks_total", b"chunks_total", "chunks_under_replicated", b"chunks_under_replicated", "chunkservers", b"chunkservers", "cluster_id", b"cluster_id", "deleting_stopped", b"deleting_stopped", "deleting_stopped_at_ms", b"deleting_stopped_at_ms", "gateways", b"gateways", "masters", b"masters", "rebalance", b"rebalance", "repair", b"repair", "replica_target", b"replica_target", "sequence", b"sequence", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -697,6 +697,11 @@ class AdminStub:
                 request_serializer=helenite_dot_core_dot_pb_dot_master__pb2.DrainRequest.SerializeToString,
                 response_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.DrainReply.FromString,
                 _registered_method=True)
+        self.ResumeDeleting = channel.unary_unary(
+                '/helenite.Admin/ResumeDeleting',
+                request_serializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
+                response_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.ResumeReply.FromString,
+                _registered_method=True)
         self.RemoveServer = channel.unary_unary(
                 '/helenite.Admin/RemoveServer',
                 request_serializer=helenite_dot_core_dot_pb_dot_master__pb2.ServerRequest.SerializeToString,
@@ -745,6 +750,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResumeDeleting(self, request, context):
+        """The metadata is right: delete again, and take chunks that it does not know for orphans.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveServer(self, request, context):
         """Forget a chunkserver for good; refused while a chunk depends on it.
         """
@@ -784,6 +796,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.DrainRequest.FromString,
                     response_serializer=helenite_dot_core_dot_pb_dot_master__pb2.DrainReply.SerializeToString,
+            ),
+            'ResumeDeleting': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeDeleting,
+                    request_deserializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
+                    response_serializer=helenite_dot_core_dot_pb_dot_master__pb2.ResumeReply.SerializeToString,
             ),
             'RemoveServer': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveServer,
@@ -954,6 +971,33 @@ class Admin:
             '/helenite.Admin/Drain',
             helenite_dot_core_dot_pb_dot_master__pb2.DrainRequest.SerializeToString,
             helenite_dot_core_dot_pb_dot_master__pb2.DrainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeDeleting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/helenite.Admin/ResumeDeleting',
+            helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
+            helenite_dot_core_dot_pb_dot_master__pb2.ResumeReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -220,6 +220,8 @@ class AdminStub:
     RemoveUser: _grpc.UnaryUnaryMultiCallable[_master_pb2.UserRequest, _common_pb2.Empty]
     Drain: _grpc.UnaryUnaryMultiCallable[_master_pb2.DrainRequest, _master_pb2.DrainReply]
     """Begin or end draining a chunkserver: it takes no new chunks and its chunks are copied elsewhere."""
+    ResumeDeleting: _grpc.UnaryUnaryMultiCallable[_common_pb2.Empty, _master_pb2.ResumeReply]
+    """The metadata is right: delete again, and take chunks that it does not know for orphans."""
     RemoveServer: _grpc.UnaryUnaryMultiCallable[_master_pb2.ServerRequest, _common_pb2.Empty]
     """Forget a chunkserver for good; refused while a chunk depends on it."""
 
@@ -235,6 +237,8 @@ class AdminAsyncStub(AdminStub):
     RemoveUser: _aio.UnaryUnaryMultiCallable[_master_pb2.UserRequest, _common_pb2.Empty]  # type: ignore[assignment]
     Drain: _aio.UnaryUnaryMultiCallable[_master_pb2.DrainRequest, _master_pb2.DrainReply]  # type: ignore[assignment]
     """Begin or end draining a chunkserver: it takes no new chunks and its chunks are copied elsewhere."""
+    ResumeDeleting: _aio.UnaryUnaryMultiCallable[_common_pb2.Empty, _master_pb2.ResumeReply]  # type: ignore[assignment]
+    """The metadata is right: delete again, and take chunks that it does not know for orphans."""
     RemoveServer: _aio.UnaryUnaryMultiCallable[_master_pb2.ServerRequest, _common_pb2.Empty]  # type: ignore[assignment]
     """Forget a chunkserver for good; refused while a chunk depends on it."""
 
@@ -283,6 +287,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.DrainReply, _abc.Awaitable[_master_pb2.DrainReply]]:
         """Begin or end draining a chunkserver: it takes no new chunks and its chunks are copied elsewhere."""
+
+    @_abc_1.abstractmethod
+    def ResumeDeleting(
+        self,
+        request: _common_pb2.Empty,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.ResumeReply, _abc.Awaitable[_master_pb2.ResumeReply]]:
+        """The metadata is right: delete again, and take chunks that it does not know for orphans."""
 
     @_abc_1.abstractmethod
     def RemoveServer(

@@ -1,6 +1,7 @@
--- prelude: script tree locks content
+-- prelude: script tree locks content guard
 -- One bounded step of garbage collection, each part atomic and started from what Redis holds, so that a crash anywhere
--- costs nothing. Answers how many things were done; 0 means that there is nothing to do now.
+-- costs nothing. Answers how many things were done; 0 means that there is nothing to do now. While the guard does not
+-- allow to delete, only locks expire.
 
 local STEP = 200 -- things done by one part of a step; keeps a step below about 10 ms
 local STEP_EXTENTS = 4000 -- and extents of one large file
@@ -111,6 +112,7 @@ return run(function()
   local now = now_ms()
   write_even_when_full()
   local swept, lock_cursor = sweep_locks(now)
+  if not may_delete() then return {'', swept, lock_cursor} end
   local done = drop_stale_copies(now) + expire_trash(now) + walk_directories() + release_content(now) + free_chunks(now)
   return {'', done + swept, lock_cursor}
 end)

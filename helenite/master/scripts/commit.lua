@@ -1,6 +1,23 @@
--- prelude: script tree locks content
+-- prelude: script tree locks content guard
 -- Give a file its content: create it or swap its record. Chunks are fresh (written for this commit) or shared with
 -- the very revision that an EXACT condition demands, so that no record can name a chunk that is being freed.
+
+-- What was allocated long ago may have been deleted as orphans; what a lost life of Redis allocated may be taken for
+-- proof of that, and no scan of the table would find it.
+local function check_age(handles)
+  local lowest = math.huge
+  for _, handle in ipairs(handles) do lowest = math.min(lowest, handle) end
+  if lowest < 1 then fail('invalid_request', 'chunk ' .. lowest .. ' was never allocated') end
+  if lowest <= number('orphan_floor') then
+    fail('upload_expired', 'the upload took longer than unfinished uploads are kept; send it again')
+  end
+  if #handles == 0 or not gap_behind(lowest) then return end
+  for _, handle in ipairs(handles) do
+    if handle <= number('next_handle') and not was_given_out(handle) then
+      fail('upload_expired', 'the metadata store was replaced during the upload; send it again')
+    end
+  end
+end
 
 -- The fresh chunks: handle -> packed replicas.
 local function check_fresh()
@@ -9,10 +26,11 @@ local function check_fresh()
     fresh[chunk[1]], handles[i] = chunk[2], chunk[1]
     highest = math.max(highest, chunk[1])
   end
+  check_age(handles)
   for i, held in ipairs(read_replicas(handles)) do
     if held ~= '' then fail('invalid_request', 'chunk ' .. handles[i] .. ' has been committed before') end
   end
-  if highest > 0 and highest > tonumber(call('GET', P .. 'next_handle') or 0) then
+  if highest > number('next_handle') then
     fail('invalid_request', 'chunk ' .. highest .. ' was never allocated')
   end
   return fresh

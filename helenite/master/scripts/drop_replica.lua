@@ -1,8 +1,10 @@
--- prelude: script tree content
--- Take one replica of a chunk out of the table and order its deletion, if more than `keep` are named. Answers 1 or 0.
+-- prelude: script tree content guard
+-- Take one replica of a chunk out of the table and order its deletion, if more than `keep` are named and the
+-- guard allows it. Answers 1 or 0.
 
 return run(function()
   check_epoch()
+  if not may_delete() then return {'', 0} end
   local key, field = bucket_key(bucket_of(request.handle)), request.handle % BUCKET_CHUNKS
   local replicas = call('HGET', key, field)
   if not replicas then return {'', 0} end

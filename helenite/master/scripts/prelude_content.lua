@@ -38,10 +38,11 @@ local function append_handles(handles, extents, count)
   for at = 1, math.min(#extents, count * EXTENT_BYTES), EXTENT_BYTES do handles[#handles + 1] = u64(extents, at) end
 end
 
--- The replicas of chunks in the order of `handles`, '' for those that are not in the table: few commands, since
--- handles are given out in rising order and share buckets.
-local function read_replicas(handles)
+-- The replicas of chunks in the order of `handles`, `absent` (else '') for those that are not in the table: few
+-- commands, since handles are given out in rising order and share buckets.
+local function read_replicas(handles, absent)
   local replicas, groups = {}, {}
+  if absent == nil then absent = '' end
   local function read(bucket, group)
     local held = {}
     if #group.fields < WHOLE_BUCKET then
@@ -51,7 +52,7 @@ local function read_replicas(handles)
       local found = call('HGETALL', bucket_key(bucket))
       for i = 1, #found, 2 do held[tonumber(found[i])] = found[i + 1] end
     end
-    for i, place in ipairs(group.places) do replicas[place] = held[group.fields[i]] or '' end
+    for i, place in ipairs(group.places) do replicas[place] = held[group.fields[i]] or absent end
   end
   for place, handle in ipairs(handles) do
     local bucket = bucket_of(handle)

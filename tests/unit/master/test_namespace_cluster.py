@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from helenite.core import errors
-from helenite.core.model import ChunkHandle, Chunkserver, ServerId, ServerState
+from helenite.core.model import Chunkserver, ServerId, ServerState
 from helenite.master.namespace import Namespace
 from tests.support.entries import SERVERS, at, put
 from tests.support.redis import open_namespace
@@ -44,14 +44,6 @@ def test_handles_are_never_given_twice(namespace: Namespace) -> None:
     with ThreadPoolExecutor(8) as pool:
         firsts = list(pool.map(lambda _: namespace.next_handles(10), range(50)))
     assert len({handle for first in firsts for handle in range(first, first + 10)}) == 500
-
-
-def test_handles_that_chunkservers_hold_are_skipped(namespace: Namespace) -> None:
-    namespace.skip_handles(ChunkHandle(5_000_000_000))
-    namespace.skip_handles(ChunkHandle(10))
-    assert namespace.next_handles(2) == 5_000_000_001
-    with pytest.raises(errors.InvalidRequestError):
-        namespace.skip_handles(ChunkHandle((1 << 64) - 1))
 
 
 def test_replicas_come_and_go(namespace: Namespace) -> None:

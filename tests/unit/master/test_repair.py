@@ -8,13 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helenite.core.model import ChunkHandle, Chunkserver, ServerId, ServerState
-from helenite.master.repair import COPIES_PER_SERVER_MAX, CopyOrder, DropOrder, count_dependent, plan_repairs
+from helenite.master.repair import (
+    COPIES_PER_SERVER_MAX,
+    CopyOrder,
+    DropOrder,
+    count_dependent,
+    next_orders,
+    plan_repairs,
+)
 
 TARGET = 3
 
 
-def server(number: int, state: ServerState = ServerState.ALIVE, free: int = 100) -> Chunkserver:
-    return Chunkserver(ServerId(number), f"u{number}", "", "", "", f"h{number}", "", 1, state, 100, free, 0, 0)
+def server(number: int, state: ServerState = ServerState.ALIVE, used: int = 0) -> Chunkserver:
+    return Chunkserver(ServerId(number), f"u{number}", "", "", "", f"h{number}", "", 1, state, 100, 100, used, 0)
 
 
 def chunk(handle: int, *servers: int) -> tuple[ChunkHandle, tuple[ServerId, ...]]:
@@ -48,7 +55,7 @@ def test_what_no_server_holds_cannot_be_copied() -> None:
 
 
 def test_surplus_replicas_are_dropped_only_when_enough_are_certainly_alive() -> None:
-    servers = [server(1, free=50), server(2), server(3), server(4)]
+    servers = [server(1, used=50), server(2), server(3), server(4)]
     plan = plan_repairs([chunk(1, 1, 2, 3, 4)], servers, TARGET, {}, random.Random(0))
     assert plan.drops == (DropOrder(ChunkHandle(1), ServerId(1)),)
     servers[3] = server(4, ServerState.SUSPECT)
@@ -58,11 +65,15 @@ def test_surplus_replicas_are_dropped_only_when_enough_are_certainly_alive() -> 
 def test_a_server_takes_part_in_few_copies_at_once() -> None:
     servers = [server(1), server(2), server(3)]
     plan = plan_repairs([chunk(n, 1, 2) for n in range(100)], servers, TARGET, {}, random.Random(0))
-    assert len(plan.copies) == COPIES_PER_SERVER_MAX
-    under_way = {order.handle: order for order in plan.copies}
+    assert len(plan.copies) == 100
+    begun = next_orders(plan.copies, [], ServerId(3))
+    assert len(begun) == COPIES_PER_SERVER_MAX
+    assert {order.sources[0] for order in begun} == {1, 2}, "the sources share the work"
+    assert next_orders(plan.copies, begun, ServerId(3)) == ()
+    assert next_orders(plan.copies, [], ServerId(1)) == ()
+    under_way = {order.handle: order for order in begun}
     again = plan_repairs([chunk(n, 1, 2) for n in range(100)], servers, TARGET, under_way, random.Random(0))
-    assert again.copies == ()
-    assert again.waiting == 100
+    assert (len(again.copies), again.waiting) == (96, 100)
 
 
 class Simulation:
