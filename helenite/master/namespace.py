@@ -157,19 +157,19 @@ class Namespace:
     def _run_mutations(self, calls: list[tuple[str, dict[str, Any]]]) -> list[Outcome | HeleniteError]:
         if not calls:
             return []
-        replies = self._store.run_all(calls, is_mutation=True)
+        replies = self._store.run_all(calls)
         return [reply if isinstance(reply, HeleniteError) else _decode_outcome(reply) for reply in replies]
 
     def _copy(self, call: tuple[str, dict[str, Any]]) -> Outcome | HeleniteError:
         """Copy at once what is one entry; else stage the members step by step, then attach them."""
         try:
-            reply = self._store.run(*call, is_mutation=True)
+            reply = self._store.run(*call)
             if reply[0] == b"staging":
                 _, source, staged = reply
                 self._stage(source, staged)
                 script, request = call
                 request = {**request, "staged": staged, "staged_from": source}
-                reply = self._store.run(script, request, is_mutation=True)
+                reply = self._store.run(script, request)
             return _decode_outcome(reply)
         except HeleniteError as error:
             return error
