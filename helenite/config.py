@@ -96,8 +96,12 @@ class MasterSettings(Settings):
     """One master process."""
 
     redis_url: str = setting(
-        "REDIS_URL", "redis://127.0.0.1:6379/0", str, "Redis that holds the namespace: redis://… or unix://…"
+        "REDIS_URL", "redis://127.0.0.1:6379/0", str, "Redis with the namespace: redis://, unix:// or redis+sentinel://"
     )
+    redis_wait: int = setting(
+        "REDIS_WAIT", 0, int, "replicas of Redis that a change must reach before it is acknowledged"
+    )
+    redis_wait_s: float = setting("REDIS_WAIT_S", 1.0, float, "how long they are waited for; then 503")
     space: str = setting("SPACE", "main", str, "name of the namespace inside Redis")
     listen: str = setting("MASTER_LISTEN", "127.0.0.1:7600", parse_address, "where the master serves gRPC")
     advertise: str = setting(
@@ -118,6 +122,7 @@ class MasterSettings(Settings):
         "ORPHAN_AGE_S", 86_400, int, "how long chunks of unfinished uploads are kept; the longest upload"
     )
     report_s: float = setting("REPORT_S", 21_600.0, float, "how often each chunkserver reports all its chunks")
+    dump_s: float = setting("DUMP_S", 3600.0, float, "how often chunkservers keep a dump of the metadata; 0 = never")
     threads: int = setting("MASTER_THREADS", 24, int, "requests served at once")
 
     def validate(self) -> None:
@@ -156,6 +161,7 @@ class ChunkserverSettings(Settings):
     )
     scrub_bytes_per_s: int = setting("SCRUB_BYTES_PER_S", 32 * MIB, parse_size, "most that this reads a second")
     is_durable: bool = setting("DURABLE", True, parse_bool, "fsync before a write is acknowledged")
+    dumps_kept: int = setting("DUMPS_KEPT", 24, int, "dumps of the metadata kept here; 0 = none")
     threads: int = setting("CHUNKSERVER_THREADS", 8, int, "control requests served at once")
     connections_max: int = setting("DATA_CONNECTIONS", 512, int, "data connections served at once")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from helenite.chunkserver.dataport import DataPort
+from helenite.chunkserver.dumps import Dumps
 from helenite.chunkserver.peers import Peers, Place
 from helenite.chunkserver.scrub import Scrub
 from helenite.chunkserver.service import ControlService
@@ -66,7 +67,8 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
     The ports are bound before the registration that announces them, and serve only after it: the key that
     capabilities are checked with comes with it.
     """
-    peers = Peers(store, settings.masters, on_crash=stopping.set)
+    dumps = Dumps(Path(settings.data_dir), settings.dumps_kept, store.free_bytes)
+    peers = Peers(store, settings.masters, dumps, on_crash=stopping.set)
     server = make_grpc_server(settings.threads)
     port = bind_grpc(server, settings.listen)
     address = f"{_advertised(settings, settings.listen)}:{port}"

@@ -17,8 +17,8 @@ import grpc
 
 from helenite.core.errors import HeleniteError, UnavailableError
 from helenite.core.model import ChunkHandle, ServerId
-from helenite.core.pb import master_pb2
-from helenite.core.pb.master_pb2_grpc import ClusterStub
+from helenite.core.pb import common_pb2, master_pb2
+from helenite.core.pb.master_pb2_grpc import AdminStub, ClusterStub
 from helenite.core.serving import GRPC_OPTIONS
 from helenite.core.wire import error_from_rpc
 
@@ -121,6 +121,18 @@ class Masters:
             yield master_pb2.ChunkReport(server=server, is_last=True)
 
         self._call(address, lambda stub: stub.ReportChunks.future(messages(), timeout=REPORT_S))
+
+    def dump(self, address: str) -> Iterator[bytes]:
+        """A dump of all metadata from this master, piece by piece."""
+        with self._lock:
+            channel = self._channels.get(address)
+        if channel is None:
+            raise UnavailableError(f"{address} is no master any more")
+        try:
+            for piece in AdminStub(channel).Dump(common_pb2.Empty(), timeout=REPORT_S):
+                yield piece.data
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, f"master {address}") from error
 
     def note(self, address: str, error: HeleniteError | None) -> None:
         """Log when a master begins to fail, fails otherwise, or is well again; not each time."""

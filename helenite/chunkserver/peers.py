@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
+from helenite.chunkserver.dumps import Dumps
 from helenite.chunkserver.masters import Masters
 from helenite.chunkserver.orders import Orders, Results
 from helenite.chunkserver.store import ChunkStore
@@ -51,8 +52,11 @@ class Place:
 class Peers:
     """The heartbeat. Its own thread owns everything but the parts that lock for themselves."""
 
-    def __init__(self, store: ChunkStore, masters: tuple[str, ...], on_crash: Callable[[], None]) -> None:
+    def __init__(self, store: ChunkStore, masters: tuple[str, ...], dumps: Dumps, on_crash: Callable[[], None]) -> None:
         self._store = store
+        self._dumps = dumps
+        self._dumper = ThreadPoolExecutor(1, thread_name_prefix="dumps")
+        self._dump: Future[None] | None = None
         self._masters = Masters(masters)
         self._wakes = threading.Event()
         self._orders = Orders(store, on_copied=self._wakes.set)
@@ -72,6 +76,7 @@ class Peers:
         self._worker.stop()
         self._orders.stop()
         self._reporter.shutdown(wait=True, cancel_futures=True)
+        self._dumper.shutdown(wait=True, cancel_futures=True)
 
     def join(self, place: Place, stopping: threading.Event) -> bytes:
         """Register with any master, however long that takes; the cluster's capability key.
@@ -148,6 +153,7 @@ class Peers:
                 for handle, error in results.copied.items()
             ],
             corrupt=corrupt,
+            dumped_at_ms=self._dumps.newest_at_ms,
         )
         for reply in self._masters.beat_all(request, self._beat_s):
             if reply.message.must_register:
@@ -176,6 +182,8 @@ class Peers:
             sources = tuple(map(chunkserver_from_message, order.sources))
             self._orders.replicate(ChunkHandle(order.handle), sources, order.capability)
         self._orders.verify(map(ChunkHandle, reply.verify))
+        if reply.take_dump and self._dumps.may_try() and (self._dump is None or self._dump.done()):
+            self._dump = self._dumper.submit(self._dumps.fetch, self._masters.dump(master))
         if reply.must_report and (self._report is None or self._report[0] != master):
             self._wanted[master] = None
 

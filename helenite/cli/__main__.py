@@ -30,10 +30,12 @@ def gather(first_word: str) -> None:
     if first_word == "up":
         app.callback()(lambda: None)  # so that typer still expects the command's name
         return
-    from helenite.cli import files, fsck, gc, server, status, transfer, trash, user  # noqa: PLC0415 - these import the client
+    from helenite.cli import dump, files, fsck, gc, server, status, transfer, trash, user  # noqa: PLC0415 - these import the client
 
     app.command()(status.status)
     app.command()(fsck.fsck)
+    app.command()(dump.dump)
+    app.command()(dump.load)
     commands: list[Callable[..., None]] = [
         *(files.ls, files.tree, files.du, files.stat, files.mkdir, files.mv, files.cp, files.rm),
         *(transfer.put, transfer.get, transfer.cat),

@@ -36,12 +36,13 @@ dir {directory}
 pidfile {pidfile}
 daemonize no
 databases 4
-appendonly yes
+appendonly {aof}
 appendfsync {fsync}
 no-appendfsync-on-rewrite no
 aof-use-rdb-preamble yes
 aof-load-truncated yes
-save 3600 1
+save {save}
+repl-diskless-sync-delay 0
 stop-writes-on-bgsave-error no
 maxmemory-policy noeviction
 hash-max-ziplist-entries 512
@@ -66,7 +67,9 @@ def find_server() -> Path:
 class EmbeddedRedis:
     """One Redis server in one directory."""
 
-    def __init__(self, directory: Path, *, durable: bool = True) -> None:
+    def __init__(self, directory: Path, *, durable: bool = True, keeps: bool = True) -> None:
+        """One that does not keep anything starts on a snapshot, `dump.rdb`, and is only read."""
+        self._keeps = keeps
         self._directory = directory.absolute()
         self._durable = durable
         self._private: Path | None = None
@@ -128,6 +131,8 @@ class EmbeddedRedis:
             directory=f'"{self._directory}"',
             pidfile=f'"{self._pidfile}"',
             fsync="always" if self._durable else "everysec",
+            aof="yes" if self._keeps else "no",
+            save="3600 1" if self._keeps else '""',
         )
         path = self._directory / "redis.conf"
         path.write_text(text)

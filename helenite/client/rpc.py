@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -57,6 +57,21 @@ class MasterRpc:
     def admin(self, verb: str, request: Any, deadline_s: float | None = None) -> Any:
         """Call a verb of the Admin service."""
         return self._call([getattr(stub, verb) for stub in self._admin], request, deadline_s)
+
+    def admin_stream(self, verb: str, request: Any, deadline_s: float) -> Iterator[Any]:
+        """Call a streaming verb of the Admin service: its messages. Another master is tried only before the first."""
+        for attempt, stub in enumerate(self._admin):
+            started = False
+            try:
+                for message in getattr(stub, verb)(request, timeout=deadline_s):
+                    started = True
+                    yield message
+            except grpc.RpcError as problem:
+                error = error_from_rpc(problem, f"master {self._masters[attempt]}")
+                if started or attempt == len(self._admin) - 1 or not isinstance(error, UnavailableError):
+                    raise error from problem
+            else:
+                return
 
     def _call(
         self, methods: list[Callable[..., Any]], request: Any, deadline_s: float | None, attempt_s: float = ATTEMPT_S

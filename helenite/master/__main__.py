@@ -27,6 +27,7 @@ from helenite.core.process import Worker, die_with_parent, start_logging, stop_e
 from helenite.core.serving import bind_grpc, make_grpc_server
 from helenite.master.admin_service import AdminService, total_usage
 from helenite.master.allocator import Allocator, Rules
+from helenite.master.backup import BackupSchedule
 from helenite.master.cluster_service import MEMBER_TTL_S, ClusterService
 from helenite.master.leadership import Leadership
 from helenite.master.maintenance import Ages, Maintenance
@@ -65,7 +66,10 @@ def connect(settings: MasterSettings, stopping: threading.Event) -> Namespace:
     """Open the namespace, waiting for a Redis that is still starting or loading."""
     while True:
         try:
-            return Namespace(Store(settings.redis_url, settings.space), trash_s=settings.trash_s)
+            store = Store(
+                settings.redis_url, settings.space, wait_replicas=settings.redis_wait, wait_s=settings.redis_wait_s
+            )
+            return Namespace(store, trash_s=settings.trash_s)
         except UnavailableError as error:
             log.warning("waiting for Redis: %s", error)
             if stopping.wait(1.0):
@@ -121,7 +125,8 @@ def make_server(settings: MasterSettings, parts: Parts) -> tuple[grpc.Server, he
         return total_usage(namespace, membership, settings.replicas)
 
     admin = AdminService(namespace, membership, parts.repairer, parts.survey, settings.replicas)
-    cluster = ClusterService(namespace, membership, parts.leadership, parts.repairer, parts.reports)
+    backups = BackupSchedule(membership, settings.dump_s, Clock())
+    cluster = ClusterService(namespace, membership, parts.leadership, parts.repairer, parts.reports, backups)
     add_NamespaceServicer_to_server(NamespaceService(namespace, parts.allocator, usage), server)
     add_ClusterServicer_to_server(cluster, server)
     add_AdminServicer_to_server(admin, server)

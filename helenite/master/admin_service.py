@@ -6,9 +6,12 @@ threads.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+
 import grpc
 
-from helenite.core.errors import EntryNotFoundError, InvalidRequestError, PreconditionFailedError
+from helenite.core.errors import EntryNotFoundError, InvalidRequestError, PreconditionFailedError, UnavailableError
 from helenite.core.model import Chunkserver, ServerState, Usage
 from helenite.core.pb import common_pb2, master_pb2
 from helenite.core.pb.master_pb2_grpc import AdminServicer
@@ -20,6 +23,8 @@ from helenite.master.stored import Progress
 from helenite.master.survey import Survey
 
 USER_NAME_MAX = 64
+DUMPS_AT_ONCE = 4
+"""Each holds one of the threads that requests are served by, and makes Redis fork."""
 
 
 class AdminService(AdminServicer):
@@ -33,6 +38,7 @@ class AdminService(AdminServicer):
         self._repairer = repairer
         self._survey = survey
         self._replica_target = replica_target
+        self._dumping = threading.BoundedSemaphore(DUMPS_AT_ONCE)
 
     def GetStatus(self, request: common_pb2.Empty, context: grpc.ServicerContext) -> master_pb2.StatusReply:
         with errors_as_status(context):
@@ -96,6 +102,16 @@ class AdminService(AdminServicer):
             server = self._known_server(request.id).id
             self._namespace.set_draining(server, is_on=not request.is_off)
             return master_pb2.DrainReply(dependent_chunks=self._repairer.count_dependent(server))
+
+    def Dump(self, request: common_pb2.Empty, context: grpc.ServicerContext) -> Iterator[master_pb2.DumpPiece]:
+        with errors_as_status(context):
+            if not self._dumping.acquire(blocking=False):
+                raise UnavailableError("as many dumps as this master makes at once are under way")
+            try:
+                for piece in self._namespace.dump():
+                    yield master_pb2.DumpPiece(data=piece)
+            finally:
+                self._dumping.release()
 
     def RemoveServer(self, request: master_pb2.ServerRequest, context: grpc.ServicerContext) -> common_pb2.Empty:
         with errors_as_status(context):

@@ -16,6 +16,7 @@ from helenite.core.model import ChunkHandle, ServerId
 from helenite.core.pb import common_pb2, master_pb2
 from helenite.core.pb.master_pb2_grpc import ClusterServicer
 from helenite.core.wire import chunkserver_from_message, chunkserver_to_message, errors_as_status, failure_from_message
+from helenite.master.backup import BackupSchedule
 from helenite.master.leadership import Leadership
 from helenite.master.membership import Membership
 from helenite.master.namespace import Namespace
@@ -39,7 +40,9 @@ class ClusterService(ClusterServicer):
         leadership: Leadership,
         repairer: Repairer,
         reports: Reports,
+        backups: BackupSchedule,
     ) -> None:
+        self._backups = backups
         self._namespace = namespace
         self._membership = membership
         self._leadership = leadership
@@ -80,6 +83,7 @@ class ClusterService(ClusterServicer):
                 replicate=self._replicate_orders(server.id),
                 masters=self._namespace.master_addresses(),
                 verify=self._reports.take_missing(server.id),
+                take_dump=self._backups.is_due(server.id, request.dumped_at_ms),
             )
 
     def _hear_results(self, request: master_pb2.HeartbeatRequest) -> None:

@@ -52,7 +52,8 @@ class Membership:
         if cluster_id and cluster_id != ours:
             raise ForeignClusterError(
                 f"the data directory belongs to cluster {cluster_id[:8]}…, this is {ours[:8]}…; "
-                "start the chunkserver with an empty directory or point it at its own master"
+                "start the chunkserver with an empty directory or point it at its own master; "
+                "if Redis has lost its data, stop everything and bring it back: helenite load latest"
             )
         given = self._namespace.assign_server(server)
         self._refuse_double(given, server)

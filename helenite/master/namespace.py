@@ -7,12 +7,13 @@ What must hold is checked inside the scripts; nothing is remembered here but the
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Many
 from typing import Any
 
 import msgpack
 
+from helenite.core.dumpfile import DumpHeader, encode_dump
 from helenite.core.errors import HeleniteError
 from helenite.core.model import Change, ChunkHandle, Chunkserver, Sequence, ServerId, Trashed, Usage
 from helenite.core.paths import Path
@@ -157,19 +158,19 @@ class Namespace:
     def _run_mutations(self, calls: list[tuple[str, dict[str, Any]]]) -> list[Outcome | HeleniteError]:
         if not calls:
             return []
-        replies = self._store.run_all(calls)
+        replies = self._store.run_all(calls, is_mutation=True)
         return [reply if isinstance(reply, HeleniteError) else _decode_outcome(reply) for reply in replies]
 
     def _copy(self, call: tuple[str, dict[str, Any]]) -> Outcome | HeleniteError:
         """Copy at once what is one entry; else stage the members step by step, then attach them."""
         try:
-            reply = self._store.run(*call)
+            reply = self._store.run(*call, is_mutation=True)
             if reply[0] == b"staging":
                 _, source, staged = reply
                 self._stage(source, staged)
                 script, request = call
                 request = {**request, "staged": staged, "staged_from": source}
-                reply = self._store.run(script, request)
+                reply = self._store.run(script, request, is_mutation=True)
             return _decode_outcome(reply)
         except HeleniteError as error:
             return error
@@ -284,6 +285,15 @@ class Namespace:
         packed = self._store.command("GET", "progress")
         repair, rebalance = (Progress(*fields) for fields in unpack(packed)) if packed else (Progress(), Progress())
         return repair, rebalance
+
+    # Backup
+
+    def dump(self) -> Iterator[bytes]:
+        """A consistent copy of all metadata as a dump file, piece by piece (core/dumpfile.py)."""
+        header = DumpHeader(
+            self.cluster_id, self._store.space, self.last_sequence(), self._now_ms(), self._store.version()
+        )
+        return encode_dump(header, self._store.snapshot())
 
     # Leadership, members, users
 

@@ -1,6 +1,6 @@
 """The door to Redis: connections, scripts, pipelines, and Redis' troubles as errors of ours.
 
-The master's only import of redis. `namespace` uses it and knows neither connections nor hashes of scripts.
+With `connecting` the master's only import of redis. `namespace` uses it and knows neither connections nor scripts.
 Thread-safe: each call takes a connection of the pool. Whatever is asked may be asked again, since mutations carry an
 operation id: a call whose connection broke (Redis was restarted) is repeated on a new one.
 
@@ -44,15 +44,12 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgpack
-import redis
 from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from helenite.core.errors import (
     ConfigurationError,
@@ -62,6 +59,8 @@ from helenite.core.errors import (
     UnavailableError,
     error_from_code,
 )
+from helenite.master.connecting import FAILOVER_S, connect
+from helenite.master.dumping import snapshot
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +73,8 @@ WATCHERS_MAX = 256
 WATCH_S_MAX = 60.0
 ATTEMPTS = 3
 """Of one call whose connection breaks: a restart of Redis breaks all idle connections, and some calls meet two."""
+WAIT_S = 1.0
+"""Patience with replicas of Redis, where they are waited for."""
 _SCRIPTS = Path(__file__).parent / "scripts"
 _PRELUDES = re.compile(r"-- prelude: ([a-z ]+)\n")
 _T = TypeVar("_T")
@@ -85,17 +86,27 @@ Call = tuple[str, dict[str, Any]]
 class Store:
     """One space in one Redis."""
 
-    def __init__(self, url: str, space: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Connect and load the scripts; UnavailableError when Redis does not answer yet."""
+    def __init__(
+        self, url: str, space: str, *, timeout_s: float = TIMEOUT_S, wait_replicas: int = 0, wait_s: float = WAIT_S
+    ) -> None:
+        """Connect and load the scripts; UnavailableError when Redis does not answer yet.
+
+        With `wait_replicas` a mutation is acknowledged only when so many replicas of Redis have it.
+        """
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", space):
             raise ConfigurationError(f"HELENITE_SPACE {space!r} may consist of letters, digits and _ . - only")
+        self.space = space
         self.prefix = f"{{{space}}}:"
         self._sources = {
             path.stem: _assemble(path) for path in _SCRIPTS.glob("*.lua") if not path.stem.startswith("prelude_")
         }
         self._hashes: dict[str, str] = {}
-        self._client = _connect(url, timeout_s, CONNECTIONS_MAX, self._begin)
-        self._watcher = _connect(url, WATCH_S_MAX + timeout_s, WATCHERS_MAX, self._begin)
+        if "+sentinel:" in url:
+            timeout_s = min(timeout_s, FAILOVER_S)
+        self._wait_replicas = wait_replicas
+        self._wait_s = wait_s
+        self._client = connect(url, timeout_s, CONNECTIONS_MAX, self._begin)
+        self._watcher = connect(url, WATCH_S_MAX + timeout_s, WATCHERS_MAX, self._begin)
         self._is_closed = False
         self._guard(self._load_scripts)
 
@@ -105,21 +116,26 @@ class Store:
         self._client.close()
         self._watcher.close()
 
-    def run(self, script: str, request: dict[str, Any]) -> list[Any]:
+    def run(self, script: str, request: dict[str, Any], *, is_mutation: bool = False) -> list[Any]:
         """Run one script: its results, or the error that it answered."""
-        result = self.run_all([(script, request)])[0]
+        result = self.run_all([(script, request)], is_mutation=is_mutation)[0]
         if isinstance(result, HeleniteError):
             raise result
         return result
 
-    def run_all(self, calls: Sequence[Call]) -> list[list[Any] | HeleniteError]:
-        """Run scripts in order in one round trip, each on its own: results or errors, one for each call."""
+    def run_all(self, calls: Sequence[Call], *, is_mutation: bool = False) -> list[list[Any] | HeleniteError]:
+        """Run scripts in order in one round trip, each on its own: results or errors, one for each call.
+
+        UnavailableError when a mutation has not reached enough replicas in time: it has happened, and asking again
+        waits again.
+        """
         packed = [(script, msgpack.packb(request, use_bin_type=False)) for script, request in calls]
-        replies = self._guard(lambda: self._execute(packed))
+        replicas = self._wait_replicas if is_mutation else 0
+        replies = self._guard(lambda: self._execute(packed, replicas))
         if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):
             self._guard(self._load_scripts)
             missing = [i for i, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)]
-            again = self._guard(lambda: self._execute([packed[i] for i in missing]))
+            again = self._guard(lambda: self._execute([packed[i] for i in missing], replicas))
             for i, reply in zip(missing, again, strict=True):
                 replies[i] = reply
         return [_result(reply) for reply in replies]
@@ -135,8 +151,24 @@ class Store:
             streams: Any = {self.prefix + "feed": f"{after}-0"}
             self._guard(lambda: self._watcher.xread(streams, count=1, block=milliseconds))
 
-    def _execute(self, packed: list[tuple[str, bytes]]) -> list[Any]:
-        if len(packed) == 1:
+    def snapshot(self) -> Iterator[bytes]:
+        """All data of this Redis as of one moment, in its own format (RDB), while everything goes on."""
+        connection = self._client.connection_pool.make_connection()
+        try:
+            self._guard(connection.connect)
+            # The socket itself, which redis-py has authenticated and perhaps encrypted: a snapshot is no reply.
+            yield from snapshot(connection._sock)  # noqa: SLF001
+        except OSError as error:
+            raise UnavailableError(f"Redis' snapshot broke off: {error}") from error
+        finally:
+            connection.disconnect()
+
+    def version(self) -> str:
+        """Of the Redis server."""
+        return str(self._guard(lambda: self._client.info("server"))["redis_version"])
+
+    def _execute(self, packed: list[tuple[str, bytes]], replicas: int) -> list[Any]:
+        if len(packed) == 1 and replicas == 0:
             script, request = packed[0]
             try:
                 return [self._client.execute_command("EVALSHA", self._hashes[script], 1, self.prefix, request)]
@@ -145,7 +177,11 @@ class Store:
         pipeline = self._client.pipeline(transaction=False)
         for script, request in packed:
             pipeline.execute_command("EVALSHA", self._hashes[script], 1, self.prefix, request)
+        if replicas:
+            pipeline.execute_command("WAIT", replicas, int(self._wait_s * 1000))
         replies: list[Any] = pipeline.execute(raise_on_error=False)
+        if replicas:
+            _require_replicas(replies.pop(), replicas)
         return replies
 
     def _begin(self, connection: Any) -> None:
@@ -175,22 +211,11 @@ class Store:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _connect(url: str, timeout_s: float, connections: int, begin: Callable[[Any], None]) -> Any:
-    """A client without retries of its own: they know nothing of operation ids. Any, as redis-py is typed in part."""
-    try:
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections,
-            timeout=TIMEOUT_S,
-            protocol=2,
-            socket_timeout=timeout_s,
-            **({} if url.startswith("unix:") else {"socket_connect_timeout": TIMEOUT_S, "socket_keepalive": True}),
-            retry=Retry(NoBackoff(), 0),
-            redis_connect_func=begin,
-        )
-    except ValueError as error:
-        raise ConfigurationError(f"HELENITE_REDIS_URL: {error}") from None
-    return redis.Redis.from_pool(pool)
+def _require_replicas(reply: Any, wanted: int) -> None:
+    if isinstance(reply, exceptions.RedisError):
+        raise reply
+    if reply < wanted:
+        raise exceptions.ConnectionError(f"NOREPLICAS only {reply} of {wanted} replicas of Redis have the change")
 
 
 def _assemble(path: Path) -> str:

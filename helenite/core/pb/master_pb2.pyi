@@ -1001,6 +1001,9 @@ class HeartbeatRequest(_message.Message):
     DELETED_FIELD_NUMBER: _builtins.int
     COPIED_FIELD_NUMBER: _builtins.int
     CORRUPT_FIELD_NUMBER: _builtins.int
+    DUMPED_AT_MS_FIELD_NUMBER: _builtins.int
+    dumped_at_ms: _builtins.int
+    """when the newest dump of the metadata kept here was made; 0 = none"""
     @_builtins.property
     def server(self) -> _common_pb2.Chunkserver: ...
     @_builtins.property
@@ -1022,10 +1025,11 @@ class HeartbeatRequest(_message.Message):
         deleted: _abc.Iterable[_builtins.int] | None = ...,
         copied: _abc.Iterable[Global___CopyResult] | None = ...,
         corrupt: _abc.Iterable[_builtins.int] | None = ...,
+        dumped_at_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["server", b"server"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied", b"copied", "corrupt", b"corrupt", "deleted", b"deleted", "server", b"server"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied", b"copied", "corrupt", b"corrupt", "deleted", b"deleted", "dumped_at_ms", b"dumped_at_ms", "server", b"server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1064,9 +1068,12 @@ class HeartbeatReply(_message.Message):
     REPLICATE_FIELD_NUMBER: _builtins.int
     MASTERS_FIELD_NUMBER: _builtins.int
     VERIFY_FIELD_NUMBER: _builtins.int
+    TAKE_DUMP_FIELD_NUMBER: _builtins.int
     must_register: _builtins.bool
     """this master does not know the server (any more)"""
     must_report: _builtins.bool
+    take_dump: _builtins.bool
+    """fetch Admin.Dump from this master and keep it"""
     @_builtins.property
     def delete(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -1086,10 +1093,11 @@ class HeartbeatReply(_message.Message):
         replicate: _abc.Iterable[Global___Replicate] | None = ...,
         masters: _abc.Iterable[_builtins.str] | None = ...,
         verify: _abc.Iterable[_builtins.int] | None = ...,
+        take_dump: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "masters", b"masters", "must_register", b"must_register", "must_report", b"must_report", "replicate", b"replicate", "verify", b"verify"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "masters", b"masters", "must_register", b"must_register", "must_report", b"must_report", "replicate", b"replicate", "take_dump", b"take_dump", "verify", b"verify"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1198,6 +1206,25 @@ class ServersReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServersReply: _TypeAlias = ServersReply  # noqa: Y015
+
+@_typing.final
+class DumpPiece(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DumpPiece: _TypeAlias = DumpPiece  # noqa: Y015
 
 @_typing.final
 class ServerRequest(_message.Message):

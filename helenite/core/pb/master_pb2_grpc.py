@@ -702,6 +702,11 @@ class AdminStub:
                 request_serializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
                 response_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.ResumeReply.FromString,
                 _registered_method=True)
+        self.Dump = channel.unary_stream(
+                '/helenite.Admin/Dump',
+                request_serializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
+                response_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.DumpPiece.FromString,
+                _registered_method=True)
         self.RemoveServer = channel.unary_unary(
                 '/helenite.Admin/RemoveServer',
                 request_serializer=helenite_dot_core_dot_pb_dot_master__pb2.ServerRequest.SerializeToString,
@@ -757,6 +762,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Dump(self, request, context):
+        """A consistent backup of all metadata, as a file of helenite/core/dumpfile.py in pieces.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveServer(self, request, context):
         """Forget a chunkserver for good; refused while a chunk depends on it.
         """
@@ -801,6 +813,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ResumeDeleting,
                     request_deserializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
                     response_serializer=helenite_dot_core_dot_pb_dot_master__pb2.ResumeReply.SerializeToString,
+            ),
+            'Dump': grpc.unary_stream_rpc_method_handler(
+                    servicer.Dump,
+                    request_deserializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
+                    response_serializer=helenite_dot_core_dot_pb_dot_master__pb2.DumpPiece.SerializeToString,
             ),
             'RemoveServer': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveServer,
@@ -998,6 +1015,33 @@ class Admin:
             '/helenite.Admin/ResumeDeleting',
             helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
             helenite_dot_core_dot_pb_dot_master__pb2.ResumeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Dump(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/helenite.Admin/Dump',
+            helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
+            helenite_dot_core_dot_pb_dot_master__pb2.DumpPiece.FromString,
             options,
             channel_credentials,
             insecure,

@@ -222,6 +222,8 @@ class AdminStub:
     """Begin or end draining a chunkserver: it takes no new chunks and its chunks are copied elsewhere."""
     ResumeDeleting: _grpc.UnaryUnaryMultiCallable[_common_pb2.Empty, _master_pb2.ResumeReply]
     """The metadata is right: delete again, and take chunks that it does not know for orphans."""
+    Dump: _grpc.UnaryStreamMultiCallable[_common_pb2.Empty, _master_pb2.DumpPiece]
+    """A consistent backup of all metadata, as a file of helenite/core/dumpfile.py in pieces."""
     RemoveServer: _grpc.UnaryUnaryMultiCallable[_master_pb2.ServerRequest, _common_pb2.Empty]
     """Forget a chunkserver for good; refused while a chunk depends on it."""
 
@@ -239,6 +241,8 @@ class AdminAsyncStub(AdminStub):
     """Begin or end draining a chunkserver: it takes no new chunks and its chunks are copied elsewhere."""
     ResumeDeleting: _aio.UnaryUnaryMultiCallable[_common_pb2.Empty, _master_pb2.ResumeReply]  # type: ignore[assignment]
     """The metadata is right: delete again, and take chunks that it does not know for orphans."""
+    Dump: _aio.UnaryStreamMultiCallable[_common_pb2.Empty, _master_pb2.DumpPiece]  # type: ignore[assignment]
+    """A consistent backup of all metadata, as a file of helenite/core/dumpfile.py in pieces."""
     RemoveServer: _aio.UnaryUnaryMultiCallable[_master_pb2.ServerRequest, _common_pb2.Empty]  # type: ignore[assignment]
     """Forget a chunkserver for good; refused while a chunk depends on it."""
 
@@ -295,6 +299,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.ResumeReply, _abc.Awaitable[_master_pb2.ResumeReply]]:
         """The metadata is right: delete again, and take chunks that it does not know for orphans."""
+
+    @_abc_1.abstractmethod
+    def Dump(
+        self,
+        request: _common_pb2.Empty,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_master_pb2.DumpPiece], _abc.AsyncIterator[_master_pb2.DumpPiece]]:
+        """A consistent backup of all metadata, as a file of helenite/core/dumpfile.py in pieces."""
 
     @_abc_1.abstractmethod
     def RemoveServer(

@@ -34,7 +34,10 @@ local function run_once(body)
   return run(function()
     local key = P .. 'op:' .. request.operation
     local kept = call('GET', key)
-    if kept then return cmsgpack.unpack(kept) end
+    if kept then
+      call('EXPIRE', key, OPERATION_S) -- a write, so that WAIT waits for the replicas this time too
+      return cmsgpack.unpack(kept)
+    end
     local outcome = body()
     if not outcome.is_interim then call('SET', key, cmsgpack.pack(outcome), 'EX', OPERATION_S) end
     return outcome

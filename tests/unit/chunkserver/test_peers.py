@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from helenite.chunkserver.dataport import DataPort
+from helenite.chunkserver.dumps import Dumps
 from helenite.chunkserver.peers import Peers, Place
 from helenite.chunkserver.store import ChunkStore
 from helenite.core.errors import ForeignClusterError, UnavailableError
@@ -26,6 +27,10 @@ PLACE = Place("127.0.0.1:1", "127.0.0.1:2", "", "host", "rack")
 OpenStore = Callable[..., ChunkStore]
 
 
+def no_dumps(store: ChunkStore) -> Dumps:
+    return Dumps(Path("/nonexistent"), 0, store.free_bytes)
+
+
 @pytest.fixture
 def masters() -> Iterator[list[ScriptedMaster]]:
     made = [ScriptedMaster(), ScriptedMaster()]
@@ -39,7 +44,7 @@ def join() -> Iterator[Callable[..., Peers]]:
     joined: list[Peers] = []
 
     def join_one(store: ChunkStore, *addresses: str) -> Peers:
-        peers = Peers(store, addresses, on_crash=lambda: pytest.fail("the heartbeat crashed"))
+        peers = Peers(store, addresses, no_dumps(store), on_crash=lambda: pytest.fail("the heartbeat crashed"))
         joined.append(peers)
         assert peers.join(PLACE, threading.Event()) == KEY
         peers.start()
@@ -68,7 +73,7 @@ def test_the_first_registration_gives_the_identity(
 
 def test_data_of_another_cluster_is_refused(store: ChunkStore, masters: list[ScriptedMaster]) -> None:
     store.adopt("cd" * 16, ServerId(5))
-    peers = Peers(store, (masters[0].address,), on_crash=lambda: None)
+    peers = Peers(store, (masters[0].address,), no_dumps(store), on_crash=lambda: None)
     with pytest.raises(ForeignClusterError):
         peers.join(PLACE, threading.Event())
     peers.stop()
@@ -77,7 +82,7 @@ def test_data_of_another_cluster_is_refused(store: ChunkStore, masters: list[Scr
 def test_it_waits_for_a_master_and_can_be_stopped(store: ChunkStore) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         address = f"127.0.0.1:{unused.getsockname()[1]}"
-    peers = Peers(store, (address,), on_crash=lambda: None)
+    peers = Peers(store, (address,), no_dumps(store), on_crash=lambda: None)
     stopping = threading.Event()
     threading.Timer(0.3, stopping.set).start()
     with pytest.raises(UnavailableError):
