@@ -1,0 +1,89 @@
+"""kill -9 of the leading master at random moments, under clients that write, move, copy, lock and delete.
+
+Each operation happened exactly once or not at all and its client was told the truth: every client's manifest says so,
+and the counter that all of them raise under If-Match. The other master leads within five seconds.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from helenite.client.rpc import MasterRpc
+from helenite.core.errors import UnavailableError
+from helenite.core.pb import common_pb2, master_pb2
+from tests.chaos.load import Findings, Load, check_shared
+from tests.support.cluster import Cluster
+
+CLIENTS = 4
+LEADS_WITHIN_S = 5.0
+
+
+def leader(rpc: MasterRpc) -> master_pb2.Member | None:
+    """The leading master, as any master says."""
+    try:
+        status = rpc.admin("GetStatus", common_pb2.Empty())
+    except UnavailableError:
+        return None
+    return next((master for master in status.masters if master.state == "leader"), None)
+
+
+def wait_for_leader(rpc: MasterRpc, but_not: int = 0) -> master_pb2.Member:
+    deadline = time.monotonic() + 30
+    while (found := leader(rpc)) is None or found.pid == but_not:
+        assert time.monotonic() < deadline, "nobody leads"
+        threading.Event().wait(0.02)
+    return found
+
+
+def kill_leaders(cluster: Cluster, times: int, rng: random.Random) -> list[float]:
+    """Kill whoever leads, again and again; how long it took each time until another one led."""
+    took: list[float] = []
+    rpc = MasterRpc(cluster.masters, 5.0)
+    try:
+        for _ in range(times):
+            victim = wait_for_leader(rpc).pid
+            threading.Event().wait(rng.uniform(0.05, 1.0))
+            psutil.Process(victim).kill()
+            began = time.monotonic()
+            wait_for_leader(rpc, but_not=victim)
+            took.append(time.monotonic() - began)
+    finally:
+        rpc.close()
+    return took
+
+
+@pytest.mark.parametrize("times", [8, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1500)])])
+def test_each_operation_happens_once_or_not_at_all(tmp_path: Path, times: int, rng: random.Random) -> None:
+    findings = Findings()
+    with Cluster(tmp_path / "c", "--masters", "2", "--workers", "2") as cluster:
+        with httpx.Client(base_url=cluster.url) as client:
+            for name in ("shared", "locks"):
+                client.request("MKCOL", f"/{name}").raise_for_status()
+        clients = [Load(cluster.url, number, rng.getrandbits(32), findings) for number in range(1, CLIENTS + 1)]
+        stopping = threading.Event()
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            running = [pool.submit(client.run, stopping) for client in clients]
+            try:
+                took = kill_leaders(cluster, times, rng)
+            finally:
+                stopping.set()
+            for task in running:
+                task.result()
+        for each in clients:
+            each.settle()
+            each.close()
+        with httpx.Client(base_url=cluster.url) as client:
+            check_shared(client, findings)
+        cluster.check_fsck()
+    assert findings.violations == []
+    assert [f"{failure.what}: {failure.why}" for failure in findings.failures] == []
+    assert max(took) < LEADS_WITHIN_S, took
+    print(f"{sum(findings.operations.values())} operations; another leads after {sorted(took)}")  # noqa: T201
