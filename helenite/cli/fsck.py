@@ -1,7 +1,8 @@
-"""`helenite fsck`: reads every replica of every file and names what is degraded or lost.
+"""`helenite fsck`: reads every replica of every file, audits the books, names what is degraded, wrong or lost.
 
-Exit status 0 healthy, 1 degraded (some replicas missing or corrupt, content intact), 2 data lost. The judgement is a
-pure function of what the namespace wants and what the chunkservers say they hold.
+Exit status 0 healthy, 1 degraded (some replicas missing or corrupt, or books that are wrong; content intact), 2 data
+lost. The judgement is a pure function of what the namespace wants and what the chunkservers say they hold. With
+`--repair` what can be mended safely is; lost files are never deleted.
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated
 
 import grpc
+import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from helenite.cli.books import audit, mend
 from helenite.cli.connect import DirOption, JsonOption, MasterOption, open_cluster
 from helenite.client.filesystem import FileSystem
 from helenite.core.model import ChunkHandle, Entry, EntryView, ServerId
 from helenite.core.paths import ROOT, Path, format_path
-from helenite.core.pb import chunkserver_pb2, common_pb2, master_pb2
+from helenite.core.pb import chunkserver_pb2, common_pb2
 from helenite.core.pb.chunkserver_pb2_grpc import ControlStub
 from helenite.core.serving import GRPC_OPTIONS
-from helenite.core.wire import error_from_rpc, location_from_message
+from helenite.core.wire import error_from_rpc
 
 VERIFY_BATCH = 16
 """Chunks verified in one call: at 64 MiB each, about a GiB of reading."""
@@ -41,17 +45,21 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What fsck found. `degraded` and `lost` are paths of files; `problems` are sentences."""
+    """What fsck found. `degraded` and `lost` are paths of files; `books` and `problems` are sentences."""
 
     files: int
     chunks: int
     degraded: tuple[str, ...]
     lost: tuple[str, ...]
     problems: tuple[str, ...]
+    books: tuple[str, ...] = ()
+    orphans: int = 0
+    pending: int = 0
+    mended: int = 0
 
     @property
     def exit_status(self) -> int:
-        return 2 if self.lost else 1 if self.degraded or self.problems else 0
+        return 2 if self.lost else 1 if self.degraded or self.problems or self.books else 0
 
 
 @dataclass(slots=True)
@@ -89,27 +97,56 @@ def judge(
     return Report(files, len(wanted), tuple(sorted(degraded - lost)), tuple(sorted(lost)), tuple(problems))
 
 
-def fsck(directory: DirOption = None, master: MasterOption = None, as_json: JsonOption = False) -> None:
-    """Read every replica of every file; exit 0 healthy, 1 degraded, 2 data lost."""
+def fsck(
+    directory: DirOption = None,
+    master: MasterOption = None,
+    as_json: JsonOption = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended safely.")] = False,
+) -> None:
+    """Read every replica of every file and audit the books; exit 0 healthy, 1 degraded, 2 data lost."""
     console = Console(stderr=True)
     with (
         open_cluster(directory, master) as cluster,
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
-        report = check(cluster, progress)
+        found = audit(cluster, progress)
+        mended = 0
+        if repair and found.findings:
+            mended = mend(cluster, found.findings, progress)
+            found = audit(cluster, progress)
+        report = replace(
+            check(cluster, progress),
+            books=tuple(finding.sentence for finding in found.findings),
+            orphans=found.orphans,
+            pending=found.pending,
+            mended=mended,
+        )
+        report = replace(report, problems=(*report.problems, *found.problems))
     if as_json:
-        values = {name: getattr(report, name) for name in ("files", "chunks", "degraded", "lost", "problems")}
-        print(json.dumps(values, indent=2))
+        print(json.dumps(asdict(report), indent=2))
     else:
-        for path in report.lost:
-            print(f"LOST      {path}")
-        for path in report.degraded:
-            print(f"degraded  {path}")
-        for problem in report.problems:
-            print(f"problem   {problem}")
-        verdict = ("healthy", "degraded", "DATA LOST")[report.exit_status]
-        print(f"{report.files} files, {report.chunks} chunks: {verdict}")
+        show(report)
     sys.exit(report.exit_status)
+
+
+def show(report: Report) -> None:
+    """The report for people."""
+    for word, lines in (
+        ("LOST", report.lost),
+        ("degraded", report.degraded),
+        ("books", report.books),
+        ("problem", report.problems),
+    ):
+        for line in lines:
+            print(f"{word:9} {line}")
+    if report.mended:
+        print(f"{report.mended} things in the books were mended")
+    if report.books:
+        print("helenite fsck --repair mends what can be mended safely")
+    verdict = ("healthy", "degraded", "DATA LOST")[report.exit_status]
+    unnamed = report.orphans + report.pending
+    ending = f"; {unnamed} replicas that no file names will be deleted in time" if unnamed else ""
+    print(f"{report.files} files, {report.chunks} chunks: {verdict}{ending}")
 
 
 def check(cluster: FileSystem, progress: Progress) -> Report:
@@ -157,8 +194,7 @@ def _want(cluster: FileSystem, wanted: dict[ChunkHandle, Wanted], path: Path, vi
     servers = {location.handle: location.servers for location in view.locations}
     missing = [extent.handle for extent in view.entry.extents if extent.handle not in servers]
     for at in range(0, len(missing), LOCATE_BATCH):
-        request = master_pb2.LocateRequest(handles=missing[at : at + LOCATE_BATCH])
-        for location in map(location_from_message, cluster.rpc.namespace("Locate", request).locations):
+        for location in cluster.locate(missing[at : at + LOCATE_BATCH]):
             servers[location.handle] = location.servers
     for handle in dict.fromkeys(_handles(view.entry)):
         wanted.setdefault(handle, Wanted(servers.get(handle, ()))).paths.append(format_path(path))

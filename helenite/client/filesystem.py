@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from collections.abc import Sequence as Many
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,7 @@ from helenite.config import ClientSettings
 from helenite.core.errors import EntryNotFoundError, InvalidRequestError, WrongKindError
 from helenite.core.model import (
     Change,
+    ChunkHandle,
     Condition,
     Entry,
     EntryView,
@@ -152,6 +154,10 @@ class FileSystem:
                 continue
             with contextlib.suppress(EntryNotFoundError):
                 yield self.lookup((*path, view.entry.name), with_locations=True, with_properties=True, with_locks=True)
+
+    def locate(self, handles: Many[ChunkHandle]) -> tuple[Location, ...]:
+        """Where these chunks are; one that the master does not know has no servers."""
+        return tuple(self._pool.locate([*handles]))
 
     def usage(self) -> Usage:
         """Totals of the space."""

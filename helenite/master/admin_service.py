@@ -10,12 +10,14 @@ import threading
 from collections.abc import Iterator
 
 import grpc
+import msgpack
 
 from helenite.core.errors import EntryNotFoundError, InvalidRequestError, PreconditionFailedError, UnavailableError
 from helenite.core.model import Chunkserver, ServerState, Usage
 from helenite.core.pb import common_pb2, master_pb2
 from helenite.core.pb.master_pb2_grpc import AdminServicer
 from helenite.core.wire import chunkserver_to_message, errors_as_status, usage_to_message
+from helenite.master.leadership import Leadership
 from helenite.master.membership import Membership
 from helenite.master.namespace import Namespace
 from helenite.master.repairer import Repairer
@@ -31,13 +33,20 @@ class AdminService(AdminServicer):
     """Status and users over gRPC."""
 
     def __init__(
-        self, namespace: Namespace, membership: Membership, repairer: Repairer, survey: Survey, replica_target: int
+        self,
+        namespace: Namespace,
+        membership: Membership,
+        leadership: Leadership,
+        repairer: Repairer,
+        survey: Survey,
+        replica_target: int,
     ) -> None:
         self._namespace = namespace
         self._membership = membership
         self._repairer = repairer
         self._survey = survey
         self._replica_target = replica_target
+        self._leadership = leadership
         self._dumping = threading.BoundedSemaphore(DUMPS_AT_ONCE)
 
     def GetStatus(self, request: common_pb2.Empty, context: grpc.ServicerContext) -> master_pb2.StatusReply:
@@ -112,6 +121,17 @@ class AdminService(AdminServicer):
                     yield master_pb2.DumpPiece(data=piece)
             finally:
                 self._dumping.release()
+
+    def Mend(self, request: master_pb2.MendRequest, context: grpc.ServicerContext) -> master_pb2.MendReply:
+        with errors_as_status(context):
+            epoch = self._leadership.epoch
+            if epoch is None:
+                raise UnavailableError("this master does not lead; ask the one that does")
+            try:
+                actions = msgpack.unpackb(request.actions, raw=False)
+            except ValueError as error:
+                raise InvalidRequestError(f"the actions are no msgpack: {error}") from error
+            return master_pb2.MendReply(mended=self._namespace.mend(actions, epoch))
 
     def RemoveServer(self, request: master_pb2.ServerRequest, context: grpc.ServicerContext) -> common_pb2.Empty:
         with errors_as_status(context):

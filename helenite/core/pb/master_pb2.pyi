@@ -1227,6 +1227,44 @@ class DumpPiece(_message.Message):
 Global___DumpPiece: _TypeAlias = DumpPiece  # noqa: Y015
 
 @_typing.final
+class MendRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    actions: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        actions: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MendRequest: _TypeAlias = MendRequest  # noqa: Y015
+
+@_typing.final
+class MendReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MENDED_FIELD_NUMBER: _builtins.int
+    mended: _builtins.int
+    def __init__(
+        self,
+        *,
+        mended: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mended", b"mended"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MendReply: _TypeAlias = MendReply  # noqa: Y015
+
+@_typing.final
 class ServerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

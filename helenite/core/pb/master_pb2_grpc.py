@@ -707,6 +707,11 @@ class AdminStub:
                 request_serializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
                 response_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.DumpPiece.FromString,
                 _registered_method=True)
+        self.Mend = channel.unary_unary(
+                '/helenite.Admin/Mend',
+                request_serializer=helenite_dot_core_dot_pb_dot_master__pb2.MendRequest.SerializeToString,
+                response_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.MendReply.FromString,
+                _registered_method=True)
         self.RemoveServer = channel.unary_unary(
                 '/helenite.Admin/RemoveServer',
                 request_serializer=helenite_dot_core_dot_pb_dot_master__pb2.ServerRequest.SerializeToString,
@@ -769,6 +774,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Mend(self, request, context):
+        """Carry out actions of helenite/master/audit.py; only the leader does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveServer(self, request, context):
         """Forget a chunkserver for good; refused while a chunk depends on it.
         """
@@ -818,6 +830,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Dump,
                     request_deserializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
                     response_serializer=helenite_dot_core_dot_pb_dot_master__pb2.DumpPiece.SerializeToString,
+            ),
+            'Mend': grpc.unary_unary_rpc_method_handler(
+                    servicer.Mend,
+                    request_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.MendRequest.FromString,
+                    response_serializer=helenite_dot_core_dot_pb_dot_master__pb2.MendReply.SerializeToString,
             ),
             'RemoveServer': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveServer,
@@ -1042,6 +1059,33 @@ class Admin:
             '/helenite.Admin/Dump',
             helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
             helenite_dot_core_dot_pb_dot_master__pb2.DumpPiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Mend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/helenite.Admin/Mend',
+            helenite_dot_core_dot_pb_dot_master__pb2.MendRequest.SerializeToString,
+            helenite_dot_core_dot_pb_dot_master__pb2.MendReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -224,6 +224,8 @@ class AdminStub:
     """The metadata is right: delete again, and take chunks that it does not know for orphans."""
     Dump: _grpc.UnaryStreamMultiCallable[_common_pb2.Empty, _master_pb2.DumpPiece]
     """A consistent backup of all metadata, as a file of helenite/core/dumpfile.py in pieces."""
+    Mend: _grpc.UnaryUnaryMultiCallable[_master_pb2.MendRequest, _master_pb2.MendReply]
+    """Carry out actions of helenite/master/audit.py; only the leader does."""
     RemoveServer: _grpc.UnaryUnaryMultiCallable[_master_pb2.ServerRequest, _common_pb2.Empty]
     """Forget a chunkserver for good; refused while a chunk depends on it."""
 
@@ -243,6 +245,8 @@ class AdminAsyncStub(AdminStub):
     """The metadata is right: delete again, and take chunks that it does not know for orphans."""
     Dump: _aio.UnaryStreamMultiCallable[_common_pb2.Empty, _master_pb2.DumpPiece]  # type: ignore[assignment]
     """A consistent backup of all metadata, as a file of helenite/core/dumpfile.py in pieces."""
+    Mend: _aio.UnaryUnaryMultiCallable[_master_pb2.MendRequest, _master_pb2.MendReply]  # type: ignore[assignment]
+    """Carry out actions of helenite/master/audit.py; only the leader does."""
     RemoveServer: _aio.UnaryUnaryMultiCallable[_master_pb2.ServerRequest, _common_pb2.Empty]  # type: ignore[assignment]
     """Forget a chunkserver for good; refused while a chunk depends on it."""
 
@@ -307,6 +311,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_master_pb2.DumpPiece], _abc.AsyncIterator[_master_pb2.DumpPiece]]:
         """A consistent backup of all metadata, as a file of helenite/core/dumpfile.py in pieces."""
+
+    @_abc_1.abstractmethod
+    def Mend(
+        self,
+        request: _master_pb2.MendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.MendReply, _abc.Awaitable[_master_pb2.MendReply]]:
+        """Carry out actions of helenite/master/audit.py; only the leader does."""
 
     @_abc_1.abstractmethod
     def RemoveServer(

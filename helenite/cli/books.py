@@ -1,0 +1,126 @@
+"""The structural half of `helenite fsck`: the books of the namespace, audited on a consistent snapshot, and mended.
+
+A dump is taken and opened in a temporary Redis (nothing of the running one is touched), then compared with what the
+chunkservers hold. Used by `fsck`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import msgpack
+from rich.progress import Progress
+
+from helenite.cli.embedded_redis import EmbeddedRedis
+from helenite.client.filesystem import FileSystem
+from helenite.core.dumpfile import check_dump, extract_snapshot
+from helenite.core.errors import UnavailableError
+from helenite.core.model import ChunkHandle
+from helenite.core.pb import chunkserver_pb2, common_pb2, master_pb2
+from helenite.core.pb.chunkserver_pb2_grpc import ControlStub
+from helenite.core.serving import GRPC_OPTIONS
+from helenite.core.wire import error_from_rpc
+from helenite.master.audit import Audit, Auditor, Finding, table_action
+
+DUMP_S = 3600.0
+LIST_S = 30.0
+LIST_PAGE = 10_000
+MEND_BATCH = 200
+"""Actions of one script: a few milliseconds of Redis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the audit found. `orphans` are chunks that no record names and no upload may still commit."""
+
+    findings: tuple[Finding, ...]
+    orphans: int
+    pending: int
+    """Chunks that no record names, but that an upload in progress may commit."""
+    problems: tuple[str, ...]
+
+
+def audit(cluster: FileSystem, progress: Progress) -> Books:
+    """Audit the namespace as of now."""
+    found = _audit_snapshot(cluster, progress)
+    task = progress.add_task("listing what chunkservers hold", total=None)
+    orphans = pending = 0
+    holders: dict[ChunkHandle, list[int]] = {handle: [] for handle in found.unknown}
+    problems: list[str] = []
+    for server in cluster.rpc.admin("GetStatus", common_pb2.Empty()).chunkservers:
+        try:
+            for handle in _held(server):
+                progress.advance(task)
+                if handle in holders:
+                    holders[handle].append(server.id)
+                elif handle not in found.table:
+                    orphans += handle <= found.orphan_floor
+                    pending += handle > found.orphan_floor
+        except UnavailableError as error:
+            problems.append(f"what chunkserver {server.id} holds is not known: {error}")
+    missing = tuple(
+        Finding(
+            f"chunk {handle:x} is in no chunk table" + (f"; {len(held)} chunkservers hold it" if held else ""),
+            table_action(handle, held) if held else {},
+        )
+        for handle, held in holders.items()
+    )
+    return Books((*found.findings, *missing), orphans, pending, tuple(problems))
+
+
+def mend(cluster: FileSystem, findings: tuple[Finding, ...], progress: Progress) -> int:
+    """Carry out what is safe; how many things changed."""
+    actions = [finding.action for finding in findings if finding.action]
+    task = progress.add_task("mending", total=len(actions))
+    mended = 0
+    for at in range(0, len(actions), MEND_BATCH):
+        batch = actions[at : at + MEND_BATCH]
+        reply = cluster.rpc.admin("Mend", master_pb2.MendRequest(actions=msgpack.packb(batch)))
+        mended += reply.mended
+        progress.advance(task, len(batch))
+    return mended
+
+
+def _audit_snapshot(cluster: FileSystem, progress: Progress) -> Audit:
+    with tempfile.TemporaryDirectory(prefix="helenite-fsck-") as name:
+        scratch = Path(name)
+        task = progress.add_task("taking a snapshot of the metadata", total=None)
+        with (scratch / "dump").open("wb") as file:
+            for piece in cluster.rpc.admin_stream("Dump", common_pb2.Empty(), DUMP_S):
+                file.write(piece.data)
+                progress.advance(task, len(piece.data))
+        space = check_dump(scratch / "dump").space
+        extract_snapshot(scratch / "dump", scratch / "dump.rdb")
+        (scratch / "dump").unlink()
+        progress.add_task("auditing", total=None)
+        redis = EmbeddedRedis(scratch, keeps=False)
+        redis.start()
+        try:
+            auditor = Auditor(redis.url, space)
+            try:
+                return auditor.run()
+            finally:
+                auditor.close()
+        finally:
+            redis.stop()
+
+
+def _held(server: common_pb2.Chunkserver) -> Iterator[ChunkHandle]:
+    """Every chunk that a chunkserver holds."""
+    with grpc.insecure_channel(server.address, options=GRPC_OPTIONS) as channel:
+        stub = ControlStub(channel)
+        after = 0
+        while True:
+            request = chunkserver_pb2.ListChunksRequest(after=after, limit=LIST_PAGE)
+            try:
+                page = stub.ListChunks(request, timeout=LIST_S).handles
+            except grpc.RpcError as problem:
+                raise UnavailableError(str(error_from_rpc(problem, f"chunkserver {server.id}"))) from problem
+            if not page:
+                return
+            yield from map(ChunkHandle, page)
+            after = page[-1]
