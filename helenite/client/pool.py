@@ -156,7 +156,8 @@ class ChunkPool:
             log.warning("chunk %x: chunkserver %d failed a write: %s", allocation.handle, server, problem)
             if isinstance(problem, TRANSPORT_ERRORS):
                 self._connections.suspect(server)
-                self._allocations.drop()
+            if isinstance(problem, (*TRANSPORT_ERRORS, InsufficientStorageError)):
+                self._allocations.drop()  # the master will soon know better than when it made these
         return durable, frozenset(problems)
 
     # Reading

@@ -57,8 +57,9 @@ class Allocator:
         usable = usable_servers(servers, exclude, self.chunk_bytes)
         needed = self.min_replicas(servers)
         wanted = min(self._rules.replicas, len(servers))
-        if len(usable) < wanted and not self._membership.is_settled() and not exclude:
-            raise UnavailableError(f"waiting for chunkservers after a start: {len(usable)} of {wanted} have called")
+        called = sum(server.state in {ServerState.ALIVE, ServerState.DRAINING} for server in servers)
+        if called < wanted and not self._membership.is_settled() and not exclude:
+            raise UnavailableError(f"waiting for chunkservers after a start: {called} of {wanted} have called")
         if len(usable) < needed:
             raise InsufficientStorageError(_shortage(servers, exclude, len(usable), needed))
         first = self._namespace.next_handles(min(count, COUNT_MAX))
