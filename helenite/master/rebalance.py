@@ -65,7 +65,7 @@ def plan_moves(
     if not moving and all(abs(fill.excess) <= max(limit, _share(fill, is_active=is_active)) for fill in fills.values()):
         return MovePlan((), is_active=False, waiting=0)
     waiting = sum(fill.excess for fill in fills.values() if fill.excess > 0) / average
-    moves = _choose_moves(chunks, fills, moving, average)
+    moves = _choose_moves(chunks, fills, moving, (average, chunk_bytes))
     return MovePlan(moves, is_active=bool(moves or moving), waiting=round(waiting) if moves or moving else 0)
 
 
@@ -103,15 +103,18 @@ def _account(fills: dict[ServerId, Fill], under_way: Iterable[CopyOrder], averag
 
 
 def _choose_moves(
-    chunks: Iterable[Chunk], fills: dict[ServerId, Fill], moving: set[ChunkHandle], average: float
+    chunks: Iterable[Chunk], fills: dict[ServerId, Fill], moving: set[ChunkHandle], sizes: tuple[float, float]
 ) -> tuple[CopyOrder, ...]:
+    """`sizes` are a chunk's average and largest. A pair further apart than the largest comes closer by any move."""
+    average, largest = sizes
     moves: list[CopyOrder] = []
     for handle, held in chunks:
-        if len(moves) == MOVES_MAX or not _is_worth_a_move(fills, average):
+        excesses = [fill.excess for fill in fills.values()]
+        if len(moves) == MOVES_MAX or max(excesses) - min(excesses) <= largest:
             break
         if handle in moving or not all(server in fills for server in held):
             continue
-        pair = _choose_pair(held, fills, average)
+        pair = _choose_pair(held, fills, largest)
         if pair is not None:
             source, target = pair
             others = tuple(server for server in held if server != source)
@@ -121,24 +124,21 @@ def _choose_moves(
     return tuple(moves)
 
 
-def _is_worth_a_move(fills: dict[ServerId, Fill], average: float) -> bool:
-    excesses = [fill.excess for fill in fills.values()]
-    return max(excesses) > average / 2 and min(excesses) < -average / 2
-
-
 def _choose_pair(
-    held: tuple[ServerId, ...], fills: dict[ServerId, Fill], average: float
+    held: tuple[ServerId, ...], fills: dict[ServerId, Fill], largest: float
 ) -> tuple[ServerId, ServerId] | None:
     """The fullest holder that may give the chunk to the emptiest server."""
-    sources = sorted((s for s in held if fills[s].excess > average / 2), key=lambda s: (-fills[s].excess, s))
+    sources = sorted((s for s in held if fills[s].excess > 0), key=lambda s: (-fills[s].excess, s))
     targets = sorted(
-        (s for s, fill in fills.items() if s not in held and fill.excess < -average / 2 and fill.server.free_bytes > 0),
+        (s for s, fill in fills.items() if s not in held and fill.excess < 0 and fill.server.free_bytes > largest),
         key=lambda s: (fills[s].excess, s),
     )
     for source in sources:
         before = _spread([fills[s].server for s in held])
         rest = [fills[s].server for s in held if s != source]
         for target in targets:
+            if fills[source].excess - fills[target].excess <= largest:
+                break
             if _spread([*rest, fills[target].server]) >= before:
                 return source, target
     return None

@@ -219,7 +219,7 @@ def simulate(seed: int) -> None:
 
 
 def test_many_simulated_clusters_come_to_rest() -> None:
-    for seed in range(150):
+    for seed in (*range(150), 796):  # 796: moves there and back, where the spread forbids the one that is needed
         simulate(seed)
 
 
