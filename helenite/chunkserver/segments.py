@@ -142,6 +142,14 @@ class Segments:
 
     # For compaction
 
+    def turn_over(self, below: float, least_bytes: int) -> None:
+        """Begin a new segment when too little of the open one lives, so that compaction may have it."""
+        with self._lock:
+            appender = self._appender
+            living = self._living.get(appender.number, Living()).bytes
+            if appender.end >= least_bytes and living < below * appender.end:
+                self._replace_appender()
+
     def fills(self) -> dict[int, Fill]:
         """The closed segments that may go. The highest stays: from its name a start knows which numbers were used."""
         with self._lock:
@@ -242,10 +250,7 @@ class Segments:
         with self._lock:
             appender = self._appender
             if appender.has_failed or appender.end >= self.segment_bytes:
-                self._appender = self._open_next()
-                if self._users[appender] == 0:
-                    self._retire(appender)
-                appender = self._appender
+                appender = self._replace_appender()
             self._users[appender] += 1
         try:
             yield appender
@@ -254,6 +259,14 @@ class Segments:
                 self._users[appender] -= 1
                 if self._users[appender] == 0 and appender is not self._appender:
                     self._retire(appender)
+
+    def _replace_appender(self) -> Appender:
+        """Append to a new segment from now on; the lock is held."""
+        before = self._appender
+        self._appender = self._open_next()
+        if self._users[before] == 0:
+            self._retire(before)
+        return self._appender
 
     def _open_next(self) -> Appender:
         self._highest += 1

@@ -47,6 +47,9 @@ VERIFY_BYTES = MIB
 """Read and compared at once; a multiple of the block."""
 QUARANTINE_MAX = 16
 """Bad files kept for whoever wants to know why; the oldest goes first."""
+TURN_OVER_BYTES = 64 * MIB
+"""An open segment below this is left alone, however little of it lives."""
+TURN_OVER_BYTES_WHEN_FULL = MIB
 HANDLES_PAGE = 10_000
 """Handles looked up in the index at once."""
 
@@ -186,9 +189,12 @@ class ChunkStore:
 
     def tidy(self, stopping: threading.Event) -> int:
         """Give dead space back if that is worth it; bytes gained. One thread calls this from time to time."""
-        self.segments.list_closed()
         is_full = self.free_bytes() < SEGMENT_BYTES_MAX
-        return compact(self.segments, REWRITE_BELOW_WHEN_FULL if is_full else REWRITE_BELOW, stopping)
+        below = REWRITE_BELOW_WHEN_FULL if is_full else REWRITE_BELOW
+        with disk_errors("beginning a new segment"):
+            self.segments.turn_over(below, TURN_OVER_BYTES_WHEN_FULL if is_full else TURN_OVER_BYTES)
+        self.segments.list_closed()
+        return compact(self.segments, below, stopping)
 
     # Writing
 

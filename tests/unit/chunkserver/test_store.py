@@ -381,3 +381,22 @@ class StoreMachine(RuleBasedStateMachine):
 
 StoreMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 test_store_machine = StoreMachine.TestCase
+
+
+def test_a_full_server_gives_back_what_was_deleted_from_the_open_segment(
+    tmp_path: Path, open_store: Callable[..., ChunkStore]
+) -> None:
+    """Nearly full, all in the one segment that is still appended to: compaction must get at it."""
+    store = open_store(tmp_path, capacity_bytes=12_000_000)
+    kept = {handle: put(store, handle, 100_000) for handle in range(1, 101)}
+    for handle in range(1, 98):
+        store.delete(ChunkHandle(handle))
+        del kept[handle]
+    while store.tidy(threading.Event()):
+        pass
+    on_disk = sum(path.stat().st_size for path in (tmp_path / "segments").glob("*.seg"))
+    assert on_disk < 1_000_000
+    assert_holds(store, kept)
+    kept[200] = put(store, 200, 100_000)
+    store.close()
+    assert_holds(open_store(tmp_path, capacity_bytes=12_000_000), kept)
