@@ -12,7 +12,7 @@ from typing import Protocol
 
 import grpc
 
-from helenite.core.errors import HeleniteError, InvalidRequestError, QuotaExceededError
+from helenite.core.errors import HeleniteError, InvalidRequestError, QuotaExceededError, UnavailableError
 from helenite.core.frames import capability_for
 from helenite.core.model import Allocation, ChunkHandle, Extent, LockScope, Sequence, ServerId, Usage
 from helenite.core.paths import Path, parse_path
@@ -122,6 +122,8 @@ class NamespaceService(NamespaceServicer):
     def Mutate(self, request: master_pb2.MutateRequest, context: grpc.ServicerContext) -> master_pb2.MutateReply:
         """Refusals are outcomes; the call itself fails only when the store does not answer at all."""
         with errors_as_status(context):
+            if not context.is_active():  # a master that was paused finds requests whose clients have long been told no
+                raise UnavailableError("the client no longer waits for this change")
             _limit(len(request.mutations), MUTATIONS_MAX, "mutations in one request")
             parsed = [_parse_mutation(message) for message in request.mutations]
             valid = [item for item in parsed if not isinstance(item, HeleniteError)]
