@@ -25,7 +25,7 @@ from helenite.cli.connect import DirOption, JsonOption, MasterOption, open_clust
 from helenite.cli.embedded_redis import EmbeddedRedis
 from helenite.config import CliSettings, environment
 from helenite.core.dumpfile import DumpHeader, check_dump, extract_snapshot, newest_dump
-from helenite.core.errors import EntryNotFoundError
+from helenite.core.errors import EntryNotFoundError, PreconditionFailedError, UnavailableError
 from helenite.core.pb import common_pb2
 from helenite.master.dumping import Loader
 
@@ -92,7 +92,7 @@ def _load(path: Path, header: DumpHeader, target_url: str, *, replace: bool) -> 
     reason = f"the metadata was loaded from a dump of {moment:%Y-%m-%d %H:%M:%S} UTC"
     with tempfile.TemporaryDirectory(prefix="helenite-load-") as scratch, _progress() as progress:
         extract_snapshot(path, Path(scratch) / "dump.rdb")
-        with _running(EmbeddedRedis(Path(scratch), keeps=False)) as source:
+        with _opened(Path(scratch), header) as source:
             loader = Loader(source.url, target_url, header.space)
             try:
                 loader.prepare(replace=replace)
@@ -100,6 +100,23 @@ def _load(path: Path, header: DumpHeader, target_url: str, *, replace: bool) -> 
                 return loader.load(reason, lambda count: progress.advance(task, count))
             finally:
                 loader.close()
+
+
+@contextmanager
+def _opened(scratch: Path, header: DumpHeader) -> Iterator[EmbeddedRedis]:
+    """A Redis that has read the dump's snapshot."""
+    source = EmbeddedRedis(scratch, keeps=False)
+    try:
+        source.start()
+    except UnavailableError as error:
+        raise PreconditionFailedError(
+            f"the Redis server here cannot read the dump, which Redis {header.redis_version} wrote: "
+            "that version or a newer one is needed"
+        ) from error
+    try:
+        yield source
+    finally:
+        source.stop()
 
 
 def _write(target: Path, pieces: Iterator[bytes], on_piece: Callable[[int], None]) -> DumpHeader:

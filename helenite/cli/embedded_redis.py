@@ -35,7 +35,7 @@ unixsocketperm 600
 dir {directory}
 pidfile {pidfile}
 daemonize no
-databases 4
+databases 16
 appendonly {aof}
 appendfsync {fsync}
 no-appendfsync-on-rewrite no

@@ -19,6 +19,7 @@ import msgpack
 from helenite.core.model import ChunkHandle
 from helenite.core.record import EXTENT, FLAG_OVERFLOW, HEADER
 from helenite.master.connecting import connect
+from helenite.master.dumping import find_space, in_database
 
 ROOT_ID = 1
 DIRECTORY = 2
@@ -63,7 +64,9 @@ class Auditor:
 
     def __init__(self, url: str, space: str) -> None:
         self._prefix = f"{{{space}}}:".encode()
-        self._redis = connect(url, 60.0, 2, lambda connection: connection.on_connect())
+        self._redis = connect(
+            in_database(url, find_space(url, space)), 60.0, 2, lambda connection: connection.on_connect()
+        )
         self._directories: dict[int, Directory] = {}
         self._references: Counter[int] = Counter()
         self._files: set[tuple[int, int]] = set()  # id and revision of files with extents in a key of their own

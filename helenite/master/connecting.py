@@ -13,11 +13,13 @@ from urllib.parse import unquote
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from helenite.core.errors import ConfigurationError
 
+__all__ = ["ResponseError", "connect"]
 CONNECT_S = 10.0
 """Patience with a connection, and with the pool when all its connections are in use."""
 SENTINEL_S = 1.0

@@ -8,6 +8,8 @@ snapshot. Used by the Admin service and by `helenite load`.
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +18,7 @@ import msgpack
 from helenite.core.clock import Clock
 from helenite.core.dumpfile import PIECE_BYTES
 from helenite.core.errors import PreconditionFailedError, UnavailableError
-from helenite.master.connecting import connect
+from helenite.master.connecting import ResponseError, connect
 
 SNAPSHOT_S = 600.0
 """Patience with Redis between two pieces: it forks, and may wait for a snapshot that is under way."""
@@ -24,9 +26,11 @@ BATCH = 200
 """Keys copied in one round trip."""
 EPOCHS_AHEAD = 1000
 """A leader of before the load must be refused, however many were elected after the dump."""
-FLEETING = (b"leader", b"members", b"progress", b"op:")
-"""What tells about processes or expires; it is not loaded."""
-
+FLEETING = (b"leader", b"members", b"progress", b"op:", b"del:", b"loading")
+"""What tells about processes or expires, and deletions ordered before the dump: a server may have got that replica back
+since, and it may be the last one. It is not loaded; chunk reports tell what is surplus."""
+LEASE_S = 4.0
+"""A leader's lease that nobody renews is over by then."""
 
 SIGNS_OF_USE = (b"d:1", b"trash", b"users", b"freed")
 """What an empty namespace, as a cluster that was started on an empty Redis leaves it, does not have."""
@@ -35,8 +39,12 @@ SIGNS_OF_USE = (b"d:1", b"trash", b"users", b"freed")
 def snapshot(connection: socket.socket) -> Iterator[bytes]:
     """Redis' snapshot over a fresh connection that has been authenticated; the caller closes it."""
     connection.settimeout(SNAPSHOT_S)
-    connection.sendall(b"SYNC\r\n")
+    # From Redis 7 on, no stream of commands is wanted behind the snapshot, so that Redis collects none while a slow
+    # receiver takes it (and would end the connection over it). An older one refuses, and the end of the snapshot tells.
+    connection.sendall(b"REPLCONF rdb-only 1\r\n")
     with connection.makefile("rb", PIECE_BYTES) as stream:
+        stream.readline(256)
+        connection.sendall(b"SYNC\r\n")  # not earlier: Redis refuses it while an answer is pending
         head = b"\n"
         while head == b"\n":  # a sign of life while Redis prepares
             head = stream.readline(256)
@@ -72,13 +80,33 @@ def _until_mark(stream: Any, mark: bytes) -> Iterator[bytes]:
         held = held[-len(mark) :]
 
 
+def find_space(url: str, space: str) -> int:
+    """The database of a Redis, started on a snapshot, in which a space lies; PreconditionFailedError without one."""
+    client = connect(url, 60.0, 1, _plain)
+    try:
+        for name in client.info("keyspace"):
+            database = int(name.removeprefix("db"))
+            client.execute_command("SELECT", database)
+            if client.exists(f"{{{space}}}:cluster"):
+                return database
+    finally:
+        client.close()
+    raise PreconditionFailedError(f"the dump holds no namespace {space!r}")
+
+
+def in_database(url: str, database: int) -> str:
+    """The URL of an embedded Redis with another database."""
+    return f"{url.partition('?')[0]}?db={database}"
+
+
 class Loader:
     """Copies one space from one Redis to another."""
 
     def __init__(self, source_url: str, target_url: str, space: str) -> None:
         self._prefix = f"{{{space}}}:".encode()
-        self._source = connect(source_url, 60.0, 4, _plain)
+        self._source = connect(in_database(source_url, find_space(source_url, space)), 60.0, 4, _plain)
         self._target = connect(target_url, 60.0, 4, _plain)
+        self._epoch = 0
 
     def close(self) -> None:
         self._source.close()
@@ -89,14 +117,40 @@ class Loader:
         return sum(1 for _ in self._keys(self._source))
 
     def prepare(self, *, replace: bool) -> None:
-        """Make sure that nobody is using the target and that it is empty; PreconditionFailedError says what to do."""
-        if self._target.exists(self._prefix + b"leader"):
-            raise PreconditionFailedError("a master is using this Redis: stop all masters first")
+        """Make sure that nobody is using the target and empty it; PreconditionFailedError says what to do.
+
+        From then on no master starts on it until the load is complete.
+        """
+        self._refuse_masters()
+        loading = self._target.get(self._prefix + b"loading")  # an earlier load was interrupted: nothing to lose
         is_used = any(self._target.exists(self._prefix + key) for key in SIGNS_OF_USE)
-        if is_used and not replace:
+        if is_used and not replace and loading is None:
             raise PreconditionFailedError("there is metadata in this Redis already; --replace throws it away")
+        self._try_format()
+        self._epoch = max(int(loading or 0), int(self._target.get(self._prefix + b"epoch") or 0))
+        self._target.set(self._prefix + b"loading", self._epoch)
         for batch in _batches(self._keys(self._target)):
-            self._target.unlink(*batch)
+            old = [key for key in batch if key != self._prefix + b"loading"]
+            if old:
+                self._target.unlink(*old)
+
+    def _refuse_masters(self) -> None:
+        deadline = time.monotonic() + LEASE_S
+        while self._target.exists(self._prefix + b"leader"):
+            if time.monotonic() > deadline:
+                raise PreconditionFailedError("a master is using this Redis: stop all masters first")
+            threading.Event().wait(0.1)
+
+    def _try_format(self) -> None:
+        """Nothing is thrown away for a dump that the target cannot take."""
+        trial = self._prefix + b"op:load"
+        try:
+            self._target.restore(trial, 60_000, self._source.dump(self._prefix + b"cluster"), replace=True)
+        except ResponseError as error:
+            raise PreconditionFailedError(
+                f"this Redis does not take the dump; it needs the version that wrote it or a newer one ({error})"
+            ) from error
+        self._target.delete(trial)
 
     def load(self, reason: str, on_batch: Callable[[int], None]) -> int:
         """Copy everything that outlives processes; nothing is deleted afterwards until a person agrees. Keys copied."""
@@ -113,10 +167,12 @@ class Loader:
             copied += len(lasting)
             on_batch(len(batch))
         last = self._target.pipeline(transaction=True)
-        last.incrby(self._prefix + b"epoch", EPOCHS_AHEAD)
+        epoch = max(self._epoch, int(self._target.get(self._prefix + b"epoch") or 0)) + EPOCHS_AHEAD
+        last.set(self._prefix + b"epoch", epoch)
         last.set(self._prefix + b"life", "loaded")  # no Redis process is called so: all counters leap at the next start
         stopped = {"since_ms": Clock().now_ms(), "reason": reason}
         last.set(self._prefix + b"gc_stopped", msgpack.packb(stopped))
+        last.unlink(self._prefix + b"loading")
         last.execute()
         return copied
 

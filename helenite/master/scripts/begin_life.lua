@@ -2,11 +2,23 @@
 -- Run on every new connection before anything else: note which Redis process this is. When it is not the one that was
 -- here last (a restart, a failover, a restored copy), its newest writes may be missing, acknowledged as they were. So
 -- that no id, handle or sequence is ever given out twice, all three counters leap far ahead, and `lives` keeps the gap
--- of handles that this metadata never gave out.
+-- of handles that this metadata never gave out, `feed_gaps` the one of sequences: who has read the feed up to there has
+-- seen changes that are missing now, and must scan again.
 
 local LEAP = 2 ^ 28 -- far more than can be missing; 1e14 is reached after 250,000 restarts
 
+local FEED_GAPS_MAX = 1000 -- years of restarts; what the feed holds of before the oldest goes with it
+
 local function write(name, number) call('SET', P .. name, string.format('%.0f', number)) end
+
+local function note_feed_gap(last, first)
+  call('ZADD', P .. 'feed_gaps', first, string.format('%.0f:%.0f', last, first))
+  local surplus = call('ZRANGE', P .. 'feed_gaps', 0, -FEED_GAPS_MAX - 1, 'WITHSCORES')
+  if #surplus > 0 then
+    call('XTRIM', P .. 'feed', 'MINID', string.format('%.0f-0', surplus[#surplus]))
+    call('ZREMRANGEBYRANK', P .. 'feed_gaps', 0, -FEED_GAPS_MAX - 1)
+  end
+end
 
 return run(function()
   local process = string.match(call('INFO', 'server'), 'run_id:(%x+)')
@@ -21,6 +33,7 @@ return run(function()
   note_gap(last, first)
   write('next_handle', first - 1)
   write('next_id', number('next_id') + leap)
+  note_feed_gap(number('seq'), number('seq') + leap)
   write('seq', number('seq') + leap)
   return {'', 1}
 end)

@@ -11,6 +11,7 @@ return run(function()
   end
   if leader and leader ~= request.master then return {'', 0, epoch} end
   write_even_when_full()
+  if not leader and call('EXISTS', P .. 'loading') == 1 then fail('unavailable', 'a dump is being loaded') end
   if not leader then epoch = call('INCR', P .. 'epoch') end
   call('SET', P .. 'leader', request.master, 'PX', request.ttl_ms)
   return {'', 1, epoch}

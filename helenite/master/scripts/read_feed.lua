@@ -1,5 +1,12 @@
 -- prelude: script
--- Changes after a sequence. Every sequence has exactly one element, so a gap before the oldest means it was trimmed.
+-- Changes after a sequence. Every sequence has exactly one element, except those that were leapt over when another Redis
+-- process took over (begin_life.lua). So what lies before the oldest was trimmed, and whoever has read up to a sequence
+-- inside a gap has seen changes that were lost.
+
+local function is_lost(sequence)
+  local gap = call('ZRANGEBYSCORE', P .. 'feed_gaps', '(' .. sequence, '+inf', 'LIMIT', 0, 1)[1]
+  return gap and tonumber(string.match(gap, '^%d+')) < sequence
+end
 
 return run(function()
   local last = tonumber(call('GET', P .. 'seq') or 0)
@@ -7,6 +14,9 @@ return run(function()
   local first = oldest and tonumber(string.match(oldest[1], '^%d+')) or last + 1
   if request.after > last or request.after < first - 1 then
     fail('sequence_expired', 'the feed holds sequences ' .. first .. ' to ' .. last .. ', not what follows ' .. request.after)
+  end
+  if is_lost(request.after) then
+    fail('sequence_expired', 'changes up to ' .. request.after .. ' were lost with the Redis that held them')
   end
   return {'', last, call('XRANGE', P .. 'feed', (request.after + 1) .. '-0', '+', 'COUNT', request.limit)}
 end)
