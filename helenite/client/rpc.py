@@ -60,18 +60,19 @@ class MasterRpc:
 
     def admin_stream(self, verb: str, request: Any, deadline_s: float) -> Iterator[Any]:
         """Call a streaming verb of the Admin service: its messages. Another master is tried only before the first."""
-        for attempt, stub in enumerate(self._admin):
-            started = False
+        for master, stub in zip(self._masters, self._admin, strict=True):
+            has_begun = False
             try:
                 for message in getattr(stub, verb)(request, timeout=deadline_s):
-                    started = True
+                    has_begun = True
                     yield message
             except grpc.RpcError as problem:
-                error = error_from_rpc(problem, f"master {self._masters[attempt]}")
-                if started or attempt == len(self._admin) - 1 or not isinstance(error, UnavailableError):
+                error = error_from_rpc(problem, f"master {master}")
+                if has_begun or not isinstance(error, UnavailableError):
                     raise error from problem
             else:
                 return
+        raise UnavailableError(f"no master answers ({', '.join(self._masters)}): {error}")
 
     def _call(
         self, methods: list[Callable[..., Any]], request: Any, deadline_s: float | None, attempt_s: float = ATTEMPT_S
