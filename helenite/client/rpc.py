@@ -60,6 +60,7 @@ class MasterRpc:
 
     def admin_stream(self, verb: str, request: Any, deadline_s: float) -> Iterator[Any]:
         """Call a streaming verb of the Admin service: its messages. Another master is tried only before the first."""
+        error: HeleniteError | None = None
         for master, stub in zip(self._masters, self._admin, strict=True):
             has_begun = False
             try:
