@@ -33,6 +33,8 @@ VERIFY_BATCH = 16
 """Chunks verified in one call: at 64 MiB each, about a GiB of reading."""
 VERIFY_S = 120.0
 LOCATE_BATCH = 1_000
+CHUNKS_AT_ONCE = 50_000
+"""Chunks that are located, verified and judged before the walk goes on: what bounds the memory, at about 50 MB."""
 
 
 @dataclass(slots=True)
@@ -150,15 +152,39 @@ def show(report: Report) -> None:
 
 
 def check(cluster: FileSystem, progress: Progress) -> Report:
-    """Walk the namespace, then ask every chunkserver to verify what it should hold."""
+    """Walk the namespace and ask every chunkserver to verify what it should hold, some ten thousand chunks at a time.
+
+    A chunk that files far from each other share is verified and counted more than once.
+    """
+    walking = progress.add_task("verifying files", total=cluster.usage().file_count)
+    total = Report(0, 0, (), (), ())
     wanted: dict[ChunkHandle, Wanted] = {}
     files = 0
-    walking = progress.add_task("walking the namespace", total=None)
     for path, view in _walk(cluster, ROOT):
-        if not view.entry.is_directory:
-            files += 1
-            _want(cluster, wanted, path, view)
-        progress.advance(walking)
+        if view.entry.is_directory:
+            continue
+        files += 1
+        _want(cluster, wanted, path, view)
+        if len(wanted) >= CHUNKS_AT_ONCE:
+            total = join(total, _verify_all(cluster, files, wanted, progress))
+            progress.advance(walking, files)
+            wanted, files = {}, 0
+    return join(total, _verify_all(cluster, files, wanted, progress))
+
+
+def join(one: Report, other: Report) -> Report:
+    """Two reports on different files as one."""
+    lost = {*one.lost, *other.lost}
+    return Report(
+        one.files + other.files,
+        one.chunks + other.chunks,
+        tuple(sorted({*one.degraded, *other.degraded} - lost)),
+        tuple(sorted(lost)),
+        tuple(dict.fromkeys((*one.problems, *other.problems))),
+    )
+
+
+def _verify_all(cluster: FileSystem, files: int, wanted: dict[ChunkHandle, Wanted], progress: Progress) -> Report:
     status = cluster.rpc.admin("GetStatus", common_pb2.Empty())
     held: dict[ServerId, list[ChunkHandle]] = {}
     for handle, chunk in wanted.items():
@@ -178,6 +204,7 @@ def check(cluster: FileSystem, progress: Progress) -> Report:
                 said[handle].good += 1
             for handle in answer.unchecked:
                 said[handle].unchecked += 1
+    progress.remove_task(task)
     return judge(files, wanted, said, min(status.replica_target, len(status.chunkservers)), problems)
 
 

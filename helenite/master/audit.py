@@ -149,13 +149,12 @@ class Auditor:
             bucket = int(key[2:]) * BUCKET_CHUNKS
             self._result.table.update(ChunkHandle(bucket + int(f)) for f in self._command("HKEYS", key))
         for handle, count in self._references.items():
-            if (noted := kept.pop(handle, 1)) != count:
-                self._find(
-                    f"chunk {handle:x} is named by {count} extents, {noted} are noted",
-                    kind="references", handle=handle, delta=count - noted,
-                )  # fmt: skip
+            noted = kept.pop(handle, 0 if handle in freed else 1)
+            correction = {"kind": "references", "handle": handle, "delta": count - noted}
             if handle in freed:
-                self._find(f"chunk {handle:x} is in use and would be deleted", kind="keep", handle=handle)
+                self._find(f"chunk {handle:x} is in use and would be deleted", **correction)
+            elif noted != count:
+                self._find(f"chunk {handle:x} is named by {count} extents, {noted} are noted", **correction)
             if handle not in self._result.table:
                 self._result.unknown.add(ChunkHandle(handle))
         for handle in kept:

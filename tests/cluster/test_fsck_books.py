@@ -67,6 +67,12 @@ def in_use_but_freed(client: redis.Redis) -> str:
     return "would be deleted"
 
 
+def in_use_but_freed_and_not_counted(client: redis.Redis) -> str:
+    client.zadd(P + "freed", {str(first_handle(client)): 10**15})
+    client.hdel(P + "r", first_handle(client))
+    return "would be deleted"
+
+
 def totals_wrong(client: redis.Redis) -> str:
     client.hset(P + "q", "1", b"\0" * 7 + b"\1" + b"\0" * 24)
     return "totals say otherwise"
@@ -106,10 +112,19 @@ def noted_but_unknown(client: redis.Redis) -> str:
 @pytest.mark.parametrize(
     "damage",
     [
-        references_too_low, references_too_high, in_use_but_freed, totals_wrong, stray_extents, stray_properties,
-        counter_behind, damaged_change, table_entry_gone, noted_but_unknown,
+        references_too_low,
+        references_too_high,
+        in_use_but_freed,
+        in_use_but_freed_and_not_counted,
+        totals_wrong,
+        stray_extents,
+        stray_properties,
+        counter_behind,
+        damaged_change,
+        table_entry_gone,
+        noted_but_unknown,
     ],
-)  # fmt: skip
+)
 def test_damage_is_named_mended_and_gone(books: Cluster, contents: dict[str, bytes], damage: Damage) -> None:
     assert fsck(books)[0] == 0
     with raw(books) as client:

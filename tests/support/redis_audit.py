@@ -24,6 +24,7 @@ CONSTANTS = {
     "next_handle",
     "life",
     "lives",
+    "feed_gaps",
     "last_server",
     "feed",
     "epoch",

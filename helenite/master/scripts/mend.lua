@@ -7,19 +7,20 @@ local LOST_AND_FOUND = 'lost+found'
 
 local mend = {}
 
+-- A count that was too low may have made the chunk look unused since the snapshot: then it is kept.
 function mend.references(action)
-  local count = tonumber(call('HGET', P .. 'r', action.handle) or 1) + action.delta
+  local is_freed = call('ZSCORE', P .. 'freed', action.handle)
+  local count = tonumber(call('HGET', P .. 'r', action.handle) or is_freed and 0 or 1) + action.delta
   if count > 1 then
     call('HSET', P .. 'r', action.handle, count)
   else
     call('HDEL', P .. 'r', action.handle)
   end
+  if count >= 1 and is_freed then call('ZREM', P .. 'freed', action.handle) end
   return count >= 1
 end
 
 function mend.uncount(action) return call('HDEL', P .. 'r', action.handle) == 1 end
-
-function mend.keep(action) return call('ZREM', P .. 'freed', action.handle) == 1 end
 
 -- No record named it at the snapshot, so none can name it now: only its own records could be copied.
 function mend.free(action)
