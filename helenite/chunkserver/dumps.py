@@ -33,7 +33,7 @@ class Dumps:
         self._free_bytes = free_bytes
         self._not_before_s = float("-inf")
         newest = newest_dump([self._directory]) if self._directory.is_dir() else None
-        self.newest_at_ms = check_dump(newest).created_at_ms if newest else 0
+        self.newest_at_ms = newest[1].created_at_ms if newest else 0
         """When the newest dump was made; 0 = there is none."""
 
     def may_try(self) -> bool:

@@ -15,9 +15,9 @@ import grpc
 import msgpack
 from rich.progress import Progress
 
-from helenite.cli.embedded_redis import EmbeddedRedis
+from helenite.cli.snapshot import fetch_dump, opened_dump
 from helenite.client.filesystem import FileSystem
-from helenite.core.dumpfile import check_dump, extract_snapshot
+from helenite.core.dumpfile import check_dump
 from helenite.core.errors import UnavailableError
 from helenite.core.model import ChunkHandle
 from helenite.core.pb import chunkserver_pb2, common_pb2, master_pb2
@@ -26,7 +26,6 @@ from helenite.core.serving import GRPC_OPTIONS
 from helenite.core.wire import error_from_rpc
 from helenite.master.audit import Audit, Auditor, Finding, table_action
 
-DUMP_S = 3600.0
 LIST_S = 30.0
 LIST_PAGE = 10_000
 MEND_BATCH = 200
@@ -73,7 +72,7 @@ def audit(cluster: FileSystem, progress: Progress) -> Books:
 
 
 def mend(cluster: FileSystem, findings: tuple[Finding, ...], progress: Progress) -> int:
-    """Carry out what is safe; how many things changed."""
+    """Carry out what the audit proposed; how many things changed."""
     actions = [finding.action for finding in findings if finding.action]
     task = progress.add_task("mending", total=len(actions))
     mended = 0
@@ -86,27 +85,20 @@ def mend(cluster: FileSystem, findings: tuple[Finding, ...], progress: Progress)
 
 
 def _audit_snapshot(cluster: FileSystem, progress: Progress) -> Audit:
-    with tempfile.TemporaryDirectory(prefix="helenite-fsck-") as name:
-        scratch = Path(name)
+    with tempfile.NamedTemporaryFile(prefix="helenite-fsck-") as file:
         task = progress.add_task("taking a snapshot of the metadata", total=None)
-        with (scratch / "dump").open("wb") as file:
-            for piece in cluster.rpc.admin_stream("Dump", common_pb2.Empty(), DUMP_S):
-                file.write(piece.data)
-                progress.advance(task, len(piece.data))
-        space = check_dump(scratch / "dump").space
-        extract_snapshot(scratch / "dump", scratch / "dump.rdb")
-        (scratch / "dump").unlink()
+        for piece in fetch_dump(cluster):
+            file.write(piece)
+            progress.advance(task, len(piece))
+        file.flush()
         progress.add_task("auditing", total=None)
-        redis = EmbeddedRedis(scratch, keeps=False)
-        redis.start()
-        try:
-            auditor = Auditor(redis.url, space)
+        header = check_dump(Path(file.name))
+        with opened_dump(Path(file.name), header) as url:
+            auditor = Auditor(url, header.space)
             try:
                 return auditor.run()
             finally:
                 auditor.close()
-        finally:
-            redis.stop()
 
 
 def _held(server: common_pb2.Chunkserver) -> Iterator[ChunkHandle]:

@@ -17,20 +17,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from helenite.cli.cluster_dir import DEFAULT_DIR, ClusterDir
 from helenite.cli.connect import DirOption, JsonOption, MasterOption, open_cluster
 from helenite.cli.embedded_redis import EmbeddedRedis
+from helenite.cli.progress import open_progress
+from helenite.cli.snapshot import fetch_dump, opened_dump
 from helenite.config import CliSettings, environment
-from helenite.core.dumpfile import DumpHeader, check_dump, extract_snapshot, newest_dump
-from helenite.core.errors import EntryNotFoundError, PreconditionFailedError, UnavailableError
-from helenite.core.pb import common_pb2
+from helenite.core.dumpfile import DumpHeader, check_dump, newest_dump
+from helenite.core.errors import EntryNotFoundError
 from helenite.master.dumping import Loader
-
-DUMP_S = 3600.0
-"""Patience with a whole dump."""
 
 
 def dump(
@@ -40,8 +36,8 @@ def dump(
     as_json: JsonOption = False,
 ) -> None:
     """Write all metadata, as of one moment, to a file while the cluster runs."""
-    with open_cluster(directory, master) as cluster, _progress() as progress:
-        pieces = (piece.data for piece in cluster.rpc.admin_stream("Dump", common_pb2.Empty(), DUMP_S))
+    with open_cluster(directory, master) as cluster, open_progress() as progress:
+        pieces = fetch_dump(cluster)
         task = progress.add_task("dumping", total=None)
         if file == "-":
             for piece in pieces:
@@ -64,8 +60,7 @@ def load(
 ) -> None:
     """Load a dump into the Redis of a cluster that does not run; --dir DIR names it, or --redis URL."""
     place = ClusterDir(directory or Path(CliSettings.from_env(environment()).directory or DEFAULT_DIR))
-    path = _find(file, place)
-    header = check_dump(path)
+    path, header = _find(file, place)
     if redis:
         count = _load(path, header, redis, replace=replace)
     else:
@@ -77,46 +72,28 @@ def load(
     print("Nothing is deleted until you say `helenite gc resume`: chunks written after the dump may still be wanted.")
 
 
-def _find(file: str, place: ClusterDir) -> Path:
+def _find(file: str, place: ClusterDir) -> tuple[Path, DumpHeader]:
+    """An undamaged dump and its header."""
     if file != "latest":
-        return Path(file)
+        return Path(file), check_dump(Path(file))
     found = newest_dump(sorted(place.root.glob("chunkserver-*/dumps")))
     if found is None:
         raise EntryNotFoundError(f"no chunkserver under {place.root} keeps an undamaged dump")
-    print(f"loading {found}", file=sys.stderr)
+    print(f"loading {found[0]}", file=sys.stderr)
     return found
 
 
 def _load(path: Path, header: DumpHeader, target_url: str, *, replace: bool) -> int:
     moment = datetime.fromtimestamp(header.created_at_ms / 1000, UTC)
     reason = f"the metadata was loaded from a dump of {moment:%Y-%m-%d %H:%M:%S} UTC"
-    with tempfile.TemporaryDirectory(prefix="helenite-load-") as scratch, _progress() as progress:
-        extract_snapshot(path, Path(scratch) / "dump.rdb")
-        with _opened(Path(scratch), header) as source:
-            loader = Loader(source.url, target_url, header.space)
-            try:
-                loader.prepare(replace=replace)
-                task = progress.add_task("loading", total=loader.count())
-                return loader.load(reason, lambda count: progress.advance(task, count))
-            finally:
-                loader.close()
-
-
-@contextmanager
-def _opened(scratch: Path, header: DumpHeader) -> Iterator[EmbeddedRedis]:
-    """A Redis that has read the dump's snapshot."""
-    source = EmbeddedRedis(scratch, keeps=False)
-    try:
-        source.start()
-    except UnavailableError as error:
-        raise PreconditionFailedError(
-            f"the Redis server here cannot read the dump, which Redis {header.redis_version} wrote: "
-            "that version or a newer one is needed"
-        ) from error
-    try:
-        yield source
-    finally:
-        source.stop()
+    with opened_dump(path, header) as source_url, open_progress() as progress:
+        loader = Loader(source_url, target_url, header.space)
+        try:
+            loader.prepare(replace=replace)
+            task = progress.add_task("loading", total=loader.count())
+            return loader.load(reason, lambda count: progress.advance(task, count))
+        finally:
+            loader.close()
 
 
 def _write(target: Path, pieces: Iterator[bytes], on_piece: Callable[[int], None]) -> DumpHeader:
@@ -144,8 +121,3 @@ def _running(server: EmbeddedRedis) -> Iterator[EmbeddedRedis]:
         yield server
     finally:
         server.stop()
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)

@@ -2,7 +2,7 @@
 
 Exit status 0 healthy, 1 degraded (some replicas missing or corrupt, or books that are wrong; content intact), 2 data
 lost. The judgement is a pure function of what the namespace wants and what the chunkservers say they hold. With
-`--repair` what can be mended safely is; lost files are never deleted.
+`--repair` the books are corrected; where metadata was lost that frees content (DESIGN.md, Known faults).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Annotated
 
 import grpc
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
 from helenite.cli.books import audit, mend
 from helenite.cli.connect import DirOption, JsonOption, MasterOption, open_cluster
+from helenite.cli.progress import open_progress
 from helenite.client.filesystem import FileSystem
 from helenite.core.model import ChunkHandle, Entry, EntryView, ServerId
 from helenite.core.paths import ROOT, Path, format_path
@@ -103,14 +103,16 @@ def fsck(
     directory: DirOption = None,
     master: MasterOption = None,
     as_json: JsonOption = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended safely.")] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Correct the books. Not where metadata was lost: that frees content for good; load a dump instead.",
+        ),
+    ] = False,
 ) -> None:
     """Read every replica of every file and audit the books; exit 0 healthy, 1 degraded, 2 data lost."""
-    console = Console(stderr=True)
-    with (
-        open_cluster(directory, master) as cluster,
-        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
-    ):
+    with open_cluster(directory, master) as cluster, open_progress() as progress:
         found = audit(cluster, progress)
         mended = 0
         if repair and found.findings:
@@ -144,7 +146,7 @@ def show(report: Report) -> None:
     if report.mended:
         print(f"{report.mended} things in the books were mended")
     if report.books:
-        print("helenite fsck --repair mends what can be mended safely")
+        print("helenite fsck --repair corrects the books; if metadata was lost, load a dump instead: it frees content")
     verdict = ("healthy", "degraded", "DATA LOST")[report.exit_status]
     unnamed = report.orphans + report.pending
     ending = f"; {unnamed} replicas that no file names will be deleted in time" if unnamed else ""

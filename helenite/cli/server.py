@@ -6,10 +6,10 @@ import threading
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from helenite.cli.connect import DirOption, MasterOption, open_cluster
+from helenite.cli.progress import open_progress
 from helenite.core.pb import master_pb2
 
 app = typer.Typer(help="Chunkservers.", no_args_is_help=True)
@@ -26,12 +26,8 @@ def drain(
 ) -> None:
     """Copy a chunkserver's chunks elsewhere; returns when no chunk depends on it any more."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
     request = master_pb2.DrainRequest(id=server_id, is_off=undo)
-    with (
-        open_cluster(directory, master) as cluster,
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-    ):
+    with open_cluster(directory, master) as cluster, open_progress(*columns) as progress:
         left = total = cluster.rpc.admin("Drain", request).dependent_chunks
         task = progress.add_task("copying chunks", total=total)
         while left > 0 and not undo:

@@ -11,11 +11,11 @@ from pathlib import Path as LocalPath
 from typing import Annotated, BinaryIO
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from helenite.cli.connect import DirOption, MasterOption, open_cluster
 from helenite.cli.files import into, make_directories, walk
+from helenite.cli.progress import open_progress
 from helenite.client.filesystem import FileSystem
 from helenite.core.errors import EntryNotFoundError, WrongKindError
 from helenite.core.model import MIB, Entry
@@ -100,8 +100,7 @@ def open_transfer(cluster: FileSystem) -> Iterator[Transfer]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with open_progress(*columns) as progress:
         yield Transfer(cluster, progress)
 
 

@@ -68,15 +68,14 @@ def extract_snapshot(path: Path, target: Path) -> None:
             left -= len(piece)
 
 
-def newest_dump(directories: Iterable[Path]) -> Path | None:
-    """The youngest undamaged dump in some directories; names sort by time."""
+def newest_dump(directories: Iterable[Path]) -> tuple[Path, DumpHeader] | None:
+    """The youngest undamaged dump in some directories, with its header; names sort by time."""
     found = sorted((path for directory in directories for path in directory.glob("*.dump")), key=lambda p: p.name)
     for path in reversed(found):
         try:
-            check_dump(path)
+            return path, check_dump(path)
         except InvalidRequestError:
             continue
-        return path
     return None
 
 

@@ -1,9 +1,10 @@
 """The books of a namespace, counted anew from a snapshot: references, totals, the chunk table, the feed, strays.
 
 Used by `helenite fsck` on a Redis that was started on a dump, so that everything is of one moment. It shares no code
-with the scripts whose work it checks. What it finds comes with the action that mends it, where that is safe: actions
-are differences or conditions that stay right when the namespace changed after the snapshot (scripts/mend.lua carries
-them out). Memory: about 200 bytes for each directory, chunk and shared extent.
+with the scripts whose work it checks. What it finds comes with the action that mends it: a difference or a condition,
+so that it stays right when the namespace changed after the snapshot (scripts/mend.lua carries it out). Content whose
+metadata was lost looks unused, and its action frees it: DESIGN.md, Known faults. Memory: about 200 bytes for each
+directory, chunk and shared extent.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Action = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be: a sentence, and what mends it (empty: nothing safe does)."""
+    """Something that is not as it should be: a sentence, and what mends it (empty: nothing does)."""
 
     sentence: str
     action: Action = field(default_factory=dict)

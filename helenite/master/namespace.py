@@ -296,7 +296,7 @@ class Namespace:
         return encode_dump(header, self._store.snapshot())
 
     def mend(self, actions: list[dict[str, Any]], epoch: int) -> int:
-        """Carry out what an audit found to be safe (audit.py); how many actions changed something."""
+        """Carry out what an audit proposed (audit.py); how many actions changed something."""
         return int(self._store.run("mend", {"actions": actions, "epoch": epoch})[0])
 
     # Leadership, members, users

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.contents import check, fill
 from tests.support.waiting import wait_until
 
 SETTINGS = {"HELENITE_SUSPECT_AFTER_S": "2", "HELENITE_DEAD_AFTER_S": "30", "HELENITE_CHUNK_BYTES": "1MiB"}
-
-
-def fill(cluster: Cluster, count: int) -> dict[str, bytes]:
-    contents = {f"{number}": os.urandom(900_000 if number % 3 == 0 else 20_000) for number in range(count)}
-    with httpx.Client(base_url=cluster.url, timeout=60) as client:
-        for name, content in contents.items():
-            client.put(f"/{name}", content=content).raise_for_status()
-    return contents
-
-
-def check(cluster: Cluster, contents: dict[str, bytes]) -> None:
-    with httpx.Client(base_url=cluster.url, timeout=60) as client:
-        for name, content in contents.items():
-            assert client.get(f"/{name}").content == content
 
 
 def newest(status: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +33,7 @@ def test_a_new_server_is_filled(tmp_path: Path, killed: str) -> None:
     cluster = Cluster(tmp_path / "c", "--workers", "1", environment=SETTINGS)
     try:
         cluster.start()
-        contents = fill(cluster, 90)
+        contents = fill(cluster, 90, large_every=3, large_bytes=900_000)
         cluster.stop()
         cluster.options = ("--workers", "1", "--chunkservers", "4")
         cluster.start()

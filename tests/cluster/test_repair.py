@@ -11,6 +11,7 @@ import httpx
 import psutil
 
 from tests.support.cluster import Cluster
+from tests.support.contents import check, fill
 
 SETTINGS = {"HELENITE_SUSPECT_AFTER_S": "2", "HELENITE_DEAD_AFTER_S": "4"}
 
@@ -22,23 +23,9 @@ def wait_healthy(cluster: Cluster, timeout_s: float = 60) -> None:
         threading.Event().wait(0.5)
 
 
-def fill(cluster: Cluster, count: int) -> dict[str, bytes]:
-    contents = {f"{number}": os.urandom(2_000_000 if number % 4 == 0 else 20_000) for number in range(count)}
-    with httpx.Client(base_url=cluster.url, timeout=60) as client:
-        for name, content in contents.items():
-            client.put(f"/{name}", content=content).raise_for_status()
-    return contents
-
-
-def check(cluster: Cluster, contents: dict[str, bytes]) -> None:
-    with httpx.Client(base_url=cluster.url, timeout=60) as client:
-        for name, content in contents.items():
-            assert client.get(f"/{name}").content == content
-
-
 def test_a_lost_server_is_made_up_for_and_its_return_leaves_no_surplus(tmp_path: Path) -> None:
     with Cluster(tmp_path / "c", "--chunkservers", "4", environment=SETTINGS) as cluster:
-        contents = fill(cluster, 60)
+        contents = fill(cluster, 60, large_every=4, large_bytes=2_000_000)
         victim = psutil.Process(cluster.status()["chunkservers"][0]["pid"])
         victim.suspend()
         deadline = time.monotonic() + 30
@@ -62,7 +49,7 @@ def test_a_lost_server_is_made_up_for_and_its_return_leaves_no_surplus(tmp_path:
 
 def test_rotten_replicas_are_replaced(tmp_path: Path) -> None:
     with Cluster(tmp_path / "c", environment=SETTINGS) as cluster:
-        contents = fill(cluster, 12)
+        contents = fill(cluster, 12, large_every=4, large_bytes=2_000_000)
         for path in (tmp_path / "c" / "chunkserver-1").glob("chunks/??/*"):
             os.truncate(path, path.stat().st_size // 2)
         cluster.check_fsck(1)
@@ -72,7 +59,7 @@ def test_rotten_replicas_are_replaced(tmp_path: Path) -> None:
 
 def test_a_replica_that_vanished_is_replaced_once_somebody_looks(tmp_path: Path) -> None:
     with Cluster(tmp_path / "c", environment=SETTINGS) as cluster:
-        contents = fill(cluster, 12)
+        contents = fill(cluster, 12, large_every=4, large_bytes=2_000_000)
         victim = psutil.Process(cluster.status()["chunkservers"][0]["pid"])
         directory = Path(victim.environ()["HELENITE_CHUNK_DIR"])
         victim.kill()
@@ -85,7 +72,7 @@ def test_a_replica_that_vanished_is_replaced_once_somebody_looks(tmp_path: Path)
 
 def test_what_was_written_with_two_servers_gets_its_third_copy(tmp_path: Path) -> None:
     with Cluster(tmp_path / "c", environment=SETTINGS) as cluster:
-        early = fill(cluster, 5)
+        early = fill(cluster, 5, large_every=4, large_bytes=2_000_000)
         victim = psutil.Process(cluster.status()["chunkservers"][2]["pid"])
         victim.suspend()
         late = {f"late {number}": os.urandom(30_000) for number in range(5)}
@@ -99,7 +86,7 @@ def test_what_was_written_with_two_servers_gets_its_third_copy(tmp_path: Path) -
 
 def test_a_drained_server_can_be_stopped_and_removed(tmp_path: Path) -> None:
     with Cluster(tmp_path / "c", "--chunkservers", "4", environment=SETTINGS) as cluster:
-        contents = fill(cluster, 40)
+        contents = fill(cluster, 40, large_every=4, large_bytes=2_000_000)
         leaving = cluster.status()["chunkservers"][1]
         refused = cluster.helenite("server", "remove", str(leaving["id"]))
         assert refused.returncode == 1

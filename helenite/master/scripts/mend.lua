@@ -1,7 +1,8 @@
 -- prelude: script tree content
--- Carry out what an audit of a snapshot found to be safe (master/audit.py). The namespace may have changed since the
--- snapshot: counts are therefore corrected by differences, which every change in between has left alone, and the rest
--- only where what was found still holds. Answers how many actions changed something.
+-- Carry out what an audit of a snapshot proposed (master/audit.py). The namespace may have changed since the snapshot:
+-- counts are therefore corrected by differences, which every change in between has left alone. A call that is repeated
+-- corrects twice, and not all else is looked at again (DESIGN.md, Known faults). Answers how many actions changed
+-- something.
 
 local LOST_AND_FOUND = 'lost+found'
 
