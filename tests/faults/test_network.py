@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from helenite.client.filesystem import ANY, Expect, FileSystem
+from helenite.client.filesystem import Expect, FileSystem
 from helenite.client.rpc import ATTEMPT_S
 from helenite.config import ClientSettings
 from helenite.core.errors import PreconditionFailedError
@@ -32,7 +33,8 @@ READ_STALL_S = 3.0
 WRITE_STALL_S = 5.0
 REDIS_PARTITION_S = 5.0
 REDIS_DELAY_S = 0.2
-FAULT_S = 5.0
+FAULT_S = 4.0
+HEALED_S = 60.0
 ABSENT = Condition(Expect.ABSENT)
 LIVENESS = {"HELENITE_SUSPECT_AFTER_S": "2", "HELENITE_DEAD_AFTER_S": "4"}
 
@@ -228,3 +230,169 @@ def test_lost_requests_and_replies(tmp_path: Path, rng: random.Random) -> None:
         with httpx.Client(base_url=cluster.url) as reader:
             assert work.manifest.settle(read_tree(reader, "")) == []
         cluster.check_fsck()
+
+
+# Load through gateways while a network between two parts fails
+
+
+@contextmanager
+def load(
+    cluster: Cluster, rng: random.Random, findings: Findings, heal: Callable[[], None], clients: int = 3
+) -> Iterator[None]:
+    """Clients work meanwhile; at the end, all healed, every one's tree is what it was told, byte by byte."""
+    with httpx.Client(base_url=cluster.url) as client:
+        for name in ("shared", "locks"):
+            client.request("MKCOL", f"/{name}").raise_for_status()
+    working = [Load(cluster.url, number, rng.getrandbits(32), findings) for number in range(1, clients + 1)]
+    stopping = threading.Event()
+    with ThreadPoolExecutor(clients) as pool:
+        running = [pool.submit(each.run, stopping) for each in working]
+        try:
+            yield
+        finally:
+            heal()
+            stopping.set()
+        for task in running:
+            task.result()
+    for each in working:
+        each.settle()
+        each.close()
+    with httpx.Client(base_url=cluster.url) as client:
+        check_shared(client, findings)
+    assert findings.violations == []
+    assert sum(findings.operations.values()) > 50
+
+
+def work_goes_on(findings: Findings, operations: int = 20, within_s: float = 20.0) -> None:
+    """So many more are acknowledged."""
+    before = sum(findings.operations.values())
+    wait_until(lambda: sum(findings.operations.values()) >= before + operations, within_s)
+
+
+def failures_after(findings: Findings, moment: float) -> list[str]:
+    return [f"{found.what}: {found.why}" for found in findings.failures if found.began_at > moment]
+
+
+def test_redis_is_cut_off_or_far_away(tmp_path: Path, rng: random.Random) -> None:
+    """Requests wait or get 503, nothing is doubled, and what was on its way arrives late."""
+    findings = Findings()
+    with (
+        running_redis(durable=True) as server,
+        Proxy(Path(server.url.removeprefix("unix://").partition("?")[0])) as proxy,
+        Cluster(
+            tmp_path / "c",
+            "--workers",
+            "1",
+            environment={"HELENITE_REDIS_URL": f"redis://{proxy.address}/0", "HELENITE_DEADLINE_S": "8"},
+        ) as cluster,
+    ):
+        with load(cluster, rng, findings, proxy.heal):
+            work_goes_on(findings)
+            proxy.partition()
+            threading.Event().wait(REDIS_PARTITION_S)
+            assert proxy.kept_count > 0
+            proxy.heal()
+            work_goes_on(findings)
+            proxy.refuse()
+            wait_until(lambda: bool(findings.failures), 20)
+            proxy.heal()
+            work_goes_on(findings)
+            healed_at = time.monotonic()
+            proxy.delay(REDIS_DELAY_S)
+            work_goes_on(findings, within_s=60)
+            proxy.heal()
+            work_goes_on(findings)
+        assert [found for found in findings.failures if not found.why.startswith("503 ")] == []
+        assert failures_after(findings, healed_at) == []
+        cluster.check_fsck()
+
+
+def behind_proxies(control: int, data: int) -> dict[str, str]:
+    """A chunkserver that others reach at 127.0.0.2, where proxies listen."""
+    return {
+        "HELENITE_CHUNKSERVER_LISTEN": f"127.0.0.1:{control}",
+        "HELENITE_DATA_LISTEN": f"127.0.0.1:{data}",
+        "HELENITE_ADVERTISE_HOST": "127.0.0.2",
+    }
+
+
+def test_a_data_port_is_cut_off(tmp_path: Path, rng: random.Random) -> None:
+    """While the master hears the chunkserver as ever: no request fails, and stalls are short."""
+    findings = Findings()
+    control, data = free_ports(2)
+    with (
+        Proxy(f"127.0.0.1:{control}", f"127.0.0.2:{control}"),
+        Proxy(f"127.0.0.1:{data}", f"127.0.0.2:{data}") as proxy,
+        Parts(tmp_path / "c", of={"chunkserver-1": behind_proxies(control, data)}) as cluster,
+    ):
+        for path in cluster.directory.glob("chunkserver-*/data.sock"):
+            path.unlink()  # as on hosts of their own
+        with load(cluster, rng, findings, proxy.heal):
+            work_goes_on(findings)
+            for fault in (proxy.partition, proxy.lose_replies, proxy.lose_requests, proxy.refuse):
+                passed = proxy.passed_bytes
+                assert passed > 0
+                fault()
+                threading.Event().wait(FAULT_S)
+                work_goes_on(findings)
+                proxy.cut()
+                proxy.heal()
+                wait_until(lambda passed=passed: proxy.passed_bytes > passed, 30)  # it is used again
+        assert failures_after(findings, 0) == []
+        assert findings.slowest_s["GET"] < READ_STALL_S, findings.slowest_s
+        assert findings.slowest_s["PUT"] < WRITE_STALL_S, findings.slowest_s
+        wait_until(lambda: cluster.helenite("fsck").returncode == 0, HEALED_S)
+
+
+def test_a_chunkserver_is_cut_off_from_the_master(tmp_path: Path, rng: random.Random) -> None:
+    """It is suspect, then dead, its chunks are copied; when it is back, surplus replicas go.
+
+    Masters are known by two addresses: the others by their settings, the one cut off by the proxy's only.
+    """
+    port = free_ports(1)[0]
+    master = f"127.0.0.1:{port}"
+    told = Manifest()
+    with (
+        Proxy(master, f"127.0.0.2:{port}") as proxy,
+        Parts(
+            tmp_path / "c",
+            chunkservers=4,
+            master=master,
+            environment=LIVENESS | {"HELENITE_MASTER_ADVERTISE": proxy.address},
+            of={"chunkserver-1": {"HELENITE_MASTERS": proxy.address}},
+        ) as cluster,
+        httpx.Client(base_url=cluster.url, timeout=60) as client,
+    ):
+        write_files(client, told, "before", 60, rng)
+        wait_until(lambda: all(server["chunks"] > 10 for server in cluster.status()["chunkservers"]), 20)
+        proxy.partition()
+        write_files(client, told, "unnoticed", 10, rng)
+        wait_until(lambda: states(cluster).count("suspect") == 1, 20)
+        write_files(client, told, "suspect", 10, rng)
+        wait_until(lambda: states(cluster).count("dead") == 1, 20)
+        write_files(client, told, "dead", 10, rng)
+        assert states(cluster).count("alive") == 3
+        wait_until(lambda: cluster.status()["chunks"]["under_replicated"] == 0, HEALED_S)
+        assert surplus(cluster) > 0  # it still holds what others hold for it now
+        proxy.heal()
+        wait_until(lambda: states(cluster).count("alive") == 4, 20)
+        wait_until(lambda: surplus(cluster) == 0, HEALED_S)
+        wait_until(lambda: cluster.helenite("fsck").returncode == 0, HEALED_S)
+        assert told.settle(read_tree(client, "")) == []
+
+
+def write_files(client: httpx.Client, told: Manifest, prefix: str, count: int, rng: random.Random) -> None:
+    for number in range(count):
+        path, content = f"{prefix} {number}", Content(rng.getrandbits(40), rng.choice((4_000, 60_000, 1_500_000)))
+        client.put(f"/{path}", content=content.whole()).raise_for_status()
+        told.happened(manifest.put(path, content))
+
+
+def states(cluster: Cluster) -> list[str]:
+    return [server["state"] for server in cluster.status()["chunkservers"]]
+
+
+def surplus(cluster: Cluster) -> int:
+    """Replicas beyond three of each chunk."""
+    status = cluster.status()
+    return sum(server["chunks"] for server in status["chunkservers"]) - 3 * status["chunks"]["total"]
