@@ -91,17 +91,20 @@ class Masters:
         """Send one heartbeat to every master at once; the replies that come within `wait_s`.
 
         A master that still owes a reply gets no second heartbeat: its reply comes out of a later call. So one that
-        hangs makes this server silent for no other.
+        hangs makes this server silent for no other; and once it is known to be in trouble it is not waited for, so that
+        the others' orders (repair is a chain of them) are not held up beat after beat.
         """
         with self._lock:
+            troubled = {address for address, trouble in self._troubles.items() if trouble}
             for address, stub in self._stubs.items():
                 if address not in self._owed:
                     self._owed[address] = request, stub.Heartbeat.future(request, timeout=ATTEMPT_S)
             waiting = dict(self._owed)
         deadline = time.monotonic() + wait_s
         for address, (asked, future) in waiting.items():
+            patience_s = 0.0 if address in troubled else max(0.0, deadline - time.monotonic())
             try:
-                reply = _result(address, future, max(0.0, deadline - time.monotonic()))
+                reply = _result(address, future, patience_s)
             except grpc.FutureTimeoutError:
                 continue
             except HeleniteError as error:

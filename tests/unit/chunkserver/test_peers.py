@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from helenite.chunkserver.dataport import DataPort
 from helenite.chunkserver.dumps import Dumps
+from helenite.chunkserver.masters import Masters
 from helenite.chunkserver.peers import Peers, Place
 from helenite.chunkserver.store import ChunkStore
 from helenite.core.errors import ForeignClusterError, UnavailableError
@@ -114,6 +116,26 @@ def test_a_hung_master_does_not_silence_the_others(
     first.hangs.clear()
     before = len(second.beats)
     wait_until(lambda: len(second.beats) >= before + 20, within_s=3.0)
+
+
+def test_a_master_in_trouble_is_not_waited_for(masters: list[ScriptedMaster], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repair is a chain of orders, one beat after the other: a hung master must not stretch each beat."""
+    monkeypatch.setattr("helenite.chunkserver.masters.ATTEMPT_S", 0.5)
+    hung, well = masters
+    hung.hangs.clear()
+    known = Masters((hung.address, well.address))
+    request, patience_s = master_pb2.HeartbeatRequest(), 1.0
+
+    def hears_well_soon() -> bool:
+        began = time.monotonic()
+        replies = {reply.master for reply in known.beat_all(request, patience_s)}
+        return well.address in replies and time.monotonic() - began < patience_s / 4
+
+    try:
+        wait_until(hears_well_soon)
+        assert sum(hears_well_soon() or hears_well_soon() for _ in range(20)) == 20
+    finally:
+        known.close()
 
 
 def test_a_master_that_comes_back_is_heard_again(store: ChunkStore, masters: list[ScriptedMaster], join: Join) -> None:
