@@ -28,9 +28,10 @@ PULLS_AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What has been done since it was last heard: chunks deleted; chunks copied, or why not."""
+    """What has been done since it was last heard: chunks deleted; found good; copied, or why not."""
 
     deleted: tuple[ChunkHandle, ...]
+    held: tuple[ChunkHandle, ...]
     copied: dict[ChunkHandle, HeleniteError | None]
 
 
@@ -44,6 +45,7 @@ class Orders:
         self._lock = threading.Lock()
         self._running: set[ChunkHandle] = set()
         self._deleted: set[ChunkHandle] = set()
+        self._held: set[ChunkHandle] = set()
         self._copied: dict[ChunkHandle, HeleniteError | None] = {}
         self._deleting = ThreadPoolExecutor(1, thread_name_prefix="deletions")
         self._verifying = ThreadPoolExecutor(1, thread_name_prefix="verifications")
@@ -58,12 +60,13 @@ class Orders:
 
     def results(self) -> Results:
         with self._lock:
-            return Results(tuple(sorted(self._deleted)), dict(self._copied))
+            return Results(tuple(sorted(self._deleted)), tuple(sorted(self._held)), dict(self._copied))
 
     def forget(self, heard: Results) -> None:
         """These results have been heard."""
         with self._lock:
             self._deleted.difference_update(heard.deleted)
+            self._held.difference_update(heard.held)
             for handle in heard.copied:
                 self._copied.pop(handle, None)
 
@@ -74,7 +77,10 @@ class Orders:
             self._submit(self._deleting, lambda: self._delete(accepted))
 
     def verify(self, handles: Iterable[ChunkHandle]) -> None:
-        """Look soon whether these replicas are here and good; the store reports those that are not."""
+        """Look soon whether these replicas are here and good; the store reports those that are not.
+
+        Never while one is being deleted, nor the other way round: who is told that it is held can rely on that.
+        """
         accepted = [handle for handle in handles if self._accept(handle)]
         if accepted:
             self._submit(self._verifying, lambda: self._verify(accepted))
@@ -86,7 +92,7 @@ class Orders:
 
     def _accept(self, handle: ChunkHandle) -> bool:
         with self._lock:
-            known = self._running, self._deleted, self._copied
+            known = self._running, self._deleted, self._held, self._copied
             if any(handle in some for some in known) or sum(map(len, known)) >= ORDERS_MAX:
                 return False
             self._running.add(handle)
@@ -109,14 +115,18 @@ class Orders:
 
     def _verify(self, handles: list[ChunkHandle]) -> None:
         for handle in handles:
+            is_held = False
             try:
                 if not self._stopping.is_set():
                     self._store.verify(handle)
+                    is_held = True
             except HeleniteError as error:
                 log.warning("%s", error)  # it has been noted as corrupt or missing
             finally:
                 with self._lock:
                     self._running.discard(handle)
+                    if is_held:
+                        self._held.add(handle)
 
     def _replicate(self, handle: ChunkHandle, sources: tuple[Chunkserver, ...], capability: bytes) -> None:
         problem: HeleniteError | None = None

@@ -148,6 +148,7 @@ class Peers:
         request = master_pb2.HeartbeatRequest(
             server=chunkserver_to_message(self.describe()),
             deleted=results.deleted,
+            held=results.held,
             copied=[
                 master_pb2.CopyResult(handle=handle, failure=failure_to_message(error) if error else None)
                 for handle, error in results.copied.items()
@@ -166,7 +167,8 @@ class Peers:
     def _forget(self, heard: master_pb2.HeartbeatRequest) -> None:
         """The leader knows what this heartbeat told."""
         copied = dict.fromkeys(ChunkHandle(result.handle) for result in heard.copied)
-        self._orders.forget(Results(tuple(map(ChunkHandle, heard.deleted)), copied))
+        deleted, held = tuple(map(ChunkHandle, heard.deleted)), tuple(map(ChunkHandle, heard.held))
+        self._orders.forget(Results(deleted, held, copied))
         self._store.forget_corrupt(list(map(ChunkHandle, heard.corrupt)))
 
     def _register_again(self, master: str) -> None:

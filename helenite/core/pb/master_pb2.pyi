@@ -1001,6 +1001,7 @@ class HeartbeatRequest(_message.Message):
     DELETED_FIELD_NUMBER: _builtins.int
     COPIED_FIELD_NUMBER: _builtins.int
     CORRUPT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     DUMPED_AT_MS_FIELD_NUMBER: _builtins.int
     dumped_at_ms: _builtins.int
     """when the newest dump of the metadata kept here was made; 0 = none"""
@@ -1018,6 +1019,10 @@ class HeartbeatRequest(_message.Message):
     def corrupt(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """replicas found bad and quarantined"""
 
+    @_builtins.property
+    def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """replicas looked at by order and found good"""
+
     def __init__(
         self,
         *,
@@ -1025,11 +1030,12 @@ class HeartbeatRequest(_message.Message):
         deleted: _abc.Iterable[_builtins.int] | None = ...,
         copied: _abc.Iterable[Global___CopyResult] | None = ...,
         corrupt: _abc.Iterable[_builtins.int] | None = ...,
+        held: _abc.Iterable[_builtins.int] | None = ...,
         dumped_at_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["server", b"server"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied", b"copied", "corrupt", b"corrupt", "deleted", b"deleted", "dumped_at_ms", b"dumped_at_ms", "server", b"server"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied", b"copied", "corrupt", b"corrupt", "deleted", b"deleted", "dumped_at_ms", b"dumped_at_ms", "held", b"held", "server", b"server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1082,7 +1088,7 @@ class HeartbeatReply(_message.Message):
     def masters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def verify(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """replicas that a report did not name: look, and report what is missing as corrupt"""
+        """look at these replicas: report them as held, or as corrupt when missing or bad"""
 
     def __init__(
         self,
@@ -1228,18 +1234,34 @@ Global___DumpPiece: _TypeAlias = DumpPiece  # noqa: Y015
 
 @_typing.final
 class MendRequest(_message.Message):
+    """`actions`: msgpack list of maps. All batches of one repair carry its `id`, and tell the snapshot that was audited by
+    its sequence and life; `batch` counts them, so that a repeat is carried out once.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ACTIONS_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    LIFE_FIELD_NUMBER: _builtins.int
     actions: _builtins.bytes
+    id: _builtins.str
+    batch: _builtins.int
+    sequence: _builtins.int
+    life: _builtins.int
     def __init__(
         self,
         *,
         actions: _builtins.bytes = ...,
+        id: _builtins.str = ...,
+        batch: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        life: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "batch", b"batch", "id", b"id", "life", b"life", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
