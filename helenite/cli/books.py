@@ -7,9 +7,12 @@ chunkservers hold. Used by `fsck`.
 from __future__ import annotations
 
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import grpc
 import msgpack
@@ -30,6 +33,10 @@ LIST_S = 30.0
 LIST_PAGE = 10_000
 MEND_BATCH = 200
 """Actions of one script: a few milliseconds of Redis."""
+LOCATE_BATCH = 1_000
+ENTER_S = 15.0
+"""Some heartbeats, and the reading of some chunks; what takes longer is found later."""
+ENTER_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Books:
     """What the audit found. `orphans` are chunks that no record names and no upload may still commit."""
 
     findings: tuple[Finding, ...]
+    snapshot: Audit
     orphans: int
     pending: int
     """Chunks that no record names, but that an upload in progress may commit."""
@@ -68,20 +76,36 @@ def audit(cluster: FileSystem, progress: Progress) -> Books:
         )
         for handle, held in holders.items()
     )
-    return Books((*found.findings, *missing), orphans, pending, tuple(problems))
+    return Books((*found.findings, *missing), found, orphans, pending, tuple(problems))
 
 
-def mend(cluster: FileSystem, findings: tuple[Finding, ...], progress: Progress) -> int:
-    """Carry out what the audit proposed; how many things changed."""
-    actions = [finding.action for finding in findings if finding.action]
+def mend(cluster: FileSystem, books: Books, progress: Progress, *, accept_loss: bool) -> int:
+    """Carry out what the audit proposed; how many things changed.
+
+    Where metadata was lost, what would give content up is carried out only if the loss is accepted.
+    """
+    gives_up = accept_loss or not books.snapshot.loss
+    actions = [finding.action for finding in books.findings if finding.action and (gives_up or not finding.gives_up)]
     task = progress.add_task("mending", total=len(actions))
-    mended = 0
-    for at in range(0, len(actions), MEND_BATCH):
+    mended, repair = 0, uuid4().hex
+    for number, at in enumerate(range(0, len(actions), MEND_BATCH), 1):
         batch = actions[at : at + MEND_BATCH]
-        reply = cluster.rpc.admin("Mend", master_pb2.MendRequest(actions=msgpack.packb(batch)))
-        mended += reply.mended
+        request = master_pb2.MendRequest(
+            actions=msgpack.packb(batch), id=repair, batch=number, mends=books.snapshot.mends, life=books.snapshot.life
+        )
+        mended += cluster.rpc.admin("Mend", request).mended
         progress.advance(task, len(batch))
+    _await_replicas(cluster, [ChunkHandle(action["handle"]) for action in actions if action["kind"] == "enter"])
     return mended
+
+
+def _await_replicas(cluster: FileSystem, entered: list[ChunkHandle]) -> None:
+    """Chunks that were entered into the table have replicas as soon as their chunkservers have looked."""
+    pause, deadline = threading.Event(), time.monotonic() + ENTER_S
+    while entered and time.monotonic() < deadline:
+        found = cluster.locate(entered[:LOCATE_BATCH])
+        entered = [location.handle for location in found if not location.servers] + entered[LOCATE_BATCH:]
+        pause.wait(ENTER_PAUSE_S if entered else 0)
 
 
 def _audit_snapshot(cluster: FileSystem, progress: Progress) -> Audit:

@@ -2,7 +2,7 @@
 
 Exit status 0 healthy, 1 degraded (some replicas missing or corrupt, or books that are wrong; content intact), 2 data
 lost. The judgement is a pure function of what the namespace wants and what the chunkservers say they hold. With
-`--repair` the books are corrected; where metadata was lost that frees content (DESIGN.md, Known faults).
+`--repair` the books are corrected; where metadata was lost, no content is given up unless that is accepted.
 """
 
 from __future__ import annotations
@@ -58,10 +58,12 @@ class Report:
     orphans: int = 0
     pending: int = 0
     mended: int = 0
+    loss: str = ""
+    """What shows that metadata was lost; empty when nothing does."""
 
     @property
     def exit_status(self) -> int:
-        return 2 if self.lost else 1 if self.degraded or self.problems or self.books else 0
+        return 2 if self.lost or self.loss else 1 if self.degraded or self.problems or self.books else 0
 
 
 @dataclass(slots=True)
@@ -107,8 +109,12 @@ def fsck(
         bool,
         typer.Option(
             "--repair",
-            help="Correct the books. Not where metadata was lost: that frees content for good; load a dump instead.",
+            help="Correct the books. Where metadata was lost, nothing is given up that a dump may still bring back.",
         ),
+    ] = False,
+    accept_loss: Annotated[
+        bool,
+        typer.Option("--accept-loss", help="With --repair: what was lost is lost; delete the content that it named."),
     ] = False,
 ) -> None:
     """Read every replica of every file and audit the books; exit 0 healthy, 1 degraded, 2 data lost."""
@@ -116,7 +122,7 @@ def fsck(
         found = audit(cluster, progress)
         mended = 0
         if repair and found.findings:
-            mended = mend(cluster, found.findings, progress)
+            mended = mend(cluster, found, progress, accept_loss=accept_loss)
             found = audit(cluster, progress)
         report = replace(
             check(cluster, progress),
@@ -124,6 +130,7 @@ def fsck(
             orphans=found.orphans,
             pending=found.pending,
             mended=mended,
+            loss=found.snapshot.loss,
         )
         report = replace(report, problems=(*report.problems, *found.problems))
     if as_json:
@@ -145,8 +152,14 @@ def show(report: Report) -> None:
             print(f"{word:9} {line}")
     if report.mended:
         print(f"{report.mended} things in the books were mended")
-    if report.books:
-        print("helenite fsck --repair corrects the books; if metadata was lost, load a dump instead: it frees content")
+    if report.loss:
+        print(f"METADATA LOST: {report.loss}")
+        print(
+            "`helenite load latest` brings back what the last dump holds; without one, "
+            "`helenite fsck --repair --accept-loss` deletes the content that was named"
+        )
+    elif report.books:
+        print("`helenite fsck --repair` corrects the books")
     verdict = ("healthy", "degraded", "DATA LOST")[report.exit_status]
     unnamed = report.orphans + report.pending
     ending = f"; {unnamed} replicas that no file names will be deleted in time" if unnamed else ""

@@ -124,7 +124,7 @@ def make_server(settings: MasterSettings, parts: Parts) -> tuple[grpc.Server, he
     def usage() -> Usage:
         return total_usage(namespace, membership, settings.replicas)
 
-    admin = AdminService(namespace, membership, parts.leadership, parts.repairer, parts.survey, settings.replicas)
+    admin = AdminService(namespace, membership, parts.leadership, parts.repairer, parts.reports, parts.survey)
     backups = BackupSchedule(membership, settings.dump_s, Clock())
     cluster = ClusterService(namespace, membership, parts.leadership, parts.repairer, parts.reports, backups)
     add_NamespaceServicer_to_server(NamespaceService(namespace, parts.allocator, usage), server)

@@ -13,7 +13,7 @@ import grpc
 import msgpack
 
 from helenite.core.errors import EntryNotFoundError, InvalidRequestError, PreconditionFailedError, UnavailableError
-from helenite.core.model import Chunkserver, ServerState, Usage
+from helenite.core.model import ChunkHandle, Chunkserver, ServerId, ServerState, Usage
 from helenite.core.pb import common_pb2, master_pb2
 from helenite.core.pb.master_pb2_grpc import AdminServicer
 from helenite.core.wire import chunkserver_to_message, errors_as_status, usage_to_message
@@ -21,7 +21,8 @@ from helenite.master.leadership import Leadership
 from helenite.master.membership import Membership
 from helenite.master.namespace import Namespace
 from helenite.master.repairer import Repairer
-from helenite.master.stored import Progress
+from helenite.master.reports import Reports
+from helenite.master.stored import MendBatch, Progress
 from helenite.master.survey import Survey
 
 USER_NAME_MAX = 64
@@ -38,14 +39,14 @@ class AdminService(AdminServicer):
         membership: Membership,
         leadership: Leadership,
         repairer: Repairer,
+        reports: Reports,
         survey: Survey,
-        replica_target: int,
     ) -> None:
         self._namespace = namespace
         self._membership = membership
         self._repairer = repairer
+        self._reports = reports
         self._survey = survey
-        self._replica_target = replica_target
         self._leadership = leadership
         self._dumping = threading.BoundedSemaphore(DUMPS_AT_ONCE)
 
@@ -53,7 +54,7 @@ class AdminService(AdminServicer):
         with errors_as_status(context):
             health = self._survey.latest()
             masters, gateways = self._members()
-            usage = total_usage(self._namespace, self._membership, self._replica_target)
+            usage = total_usage(self._namespace, self._membership, self._repairer.goals.replicas)
             repair, rebalance = self._namespace.progress()
             stopped_at_ms, reason = self._namespace.deleting_stopped()
             return master_pb2.StatusReply(
@@ -66,7 +67,7 @@ class AdminService(AdminServicer):
                 chunks_lost=health.lost,
                 usage=usage_to_message(usage),
                 sequence=self._namespace.last_sequence(),
-                replica_target=self._replica_target,
+                replica_target=self._repairer.goals.replicas,
                 repair=_progress_to_message(repair),
                 rebalance=_progress_to_message(rebalance),
                 deleting_stopped=reason,
@@ -131,7 +132,13 @@ class AdminService(AdminServicer):
                 actions = msgpack.unpackb(request.actions, raw=False)
             except ValueError as error:
                 raise InvalidRequestError(f"the actions are no msgpack: {error}") from error
-            return master_pb2.MendReply(mended=self._namespace.mend(actions, epoch))
+            batch = MendBatch(request.id, request.batch, request.mends, request.life, actions)
+            mended = self._namespace.mend(batch, epoch)
+            for action in actions:
+                if action["kind"] == "enter":
+                    for server in action["servers"]:
+                        self._reports.look_at(ServerId(server), [ChunkHandle(action["handle"])])
+            return master_pb2.MendReply(mended=mended)
 
     def RemoveServer(self, request: master_pb2.ServerRequest, context: grpc.ServicerContext) -> common_pb2.Empty:
         with errors_as_status(context):

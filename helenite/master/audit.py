@@ -3,8 +3,8 @@
 Used by `helenite fsck` on a Redis that was started on a dump, so that everything is of one moment. It shares no code
 with the scripts whose work it checks. What it finds comes with the action that mends it: a difference or a condition,
 so that it stays right when the namespace changed after the snapshot (scripts/mend.lua carries it out). Content whose
-metadata was lost looks unused, and its action frees it: DESIGN.md, Known faults. Memory: about 200 bytes for each
-directory, chunk and shared extent.
+metadata was lost looks unused: actions that would give it up are marked, and `loss` says when not to carry them out.
+Memory: about 200 bytes for each directory, chunk and shared extent.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ FLAG_PROPERTIES = 2
 BUCKET_CHUNKS = 128
 TOTALS = struct.Struct(">4Q")
 PAGE = 1000
+UNUSED_MIN = 1_000
+UNUSED_SHARE = 0.05
+"""More chunks without a record than both are no remains of a fault: records must be missing."""
 
 Action = dict[str, Any]
 
@@ -38,6 +41,8 @@ class Finding:
 
     sentence: str
     action: Action = field(default_factory=dict)
+    gives_up: bool = False
+    """The action makes content look unused, or is of that kind: wrong where a record was lost that named it."""
 
 
 @dataclass(slots=True)
@@ -58,6 +63,10 @@ class Audit:
     unknown: set[ChunkHandle] = field(default_factory=set)
     """Chunks that records name and the table does not."""
     orphan_floor: int = 0
+    mends: int = 0
+    life: int = 0
+    loss: str = ""
+    """What shows that metadata was lost, empty when nothing does: then nothing is to be given up."""
 
 
 class Auditor:
@@ -71,7 +80,8 @@ class Auditor:
         self._directories: dict[int, Directory] = {}
         self._references: Counter[int] = Counter()
         self._files: set[tuple[int, int]] = set()  # id and revision of files with extents in a key of their own
-        self._with_properties: set[int] = set()
+        self._properties: dict[int, bool] = {}  # ids that properties are kept for; whether such an entry exists
+        self._losses: list[str] = []
         self._highest_id = 0
         self._highest_sequence = 0
         self._result = Audit()
@@ -89,6 +99,10 @@ class Auditor:
         self._check_counters()
         self._check_strays()
         self._result.orphan_floor = self._number("orphan_floor")
+        mended = self._command("GET", "mended")
+        self._result.mends = _unpack(mended)[b"mends"] if mended else 0
+        self._result.life = int((self._command("ZREVRANGE", "lives", 0, 0, "WITHSCORES") or (0, 0))[1])
+        self._result.loss = judge_loss(self._losses, self._result)
         return self._result
 
     # Reading
@@ -104,6 +118,7 @@ class Auditor:
             yield key[len(self._prefix) :].decode(errors="replace")
 
     def _read_records(self) -> None:
+        self._properties = {int(key[2:]): False for key in self._keys("x:")}
         for key in self._keys("d:"):
             directory = self._directories.setdefault(int(key[2:]), Directory())
             for _, record in self._redis.hscan_iter(self._prefix + key.encode(), count=PAGE):
@@ -121,8 +136,8 @@ class Auditor:
         kind, flags, entry_id, revision, size, *_ = HEADER.unpack_from(record)
         self._highest_id = max(self._highest_id, entry_id)
         self._highest_sequence = max(self._highest_sequence, revision)
-        if flags & FLAG_PROPERTIES:
-            self._with_properties.add(entry_id)
+        if entry_id in self._properties:
+            self._properties[entry_id] = True
         if kind == DIRECTORY:
             if directory is not None:
                 directory.children.append(entry_id)
@@ -135,11 +150,15 @@ class Auditor:
             self._files.add((entry_id, revision))
             extents = self._command("GET", f"e:{entry_id}:{revision}") or b""
             if not extents and size:
-                self._find(f"the extents of file {entry_id} are missing (key e:{entry_id}:{revision})")
+                self._lose(f"the extents of file {entry_id} are missing (key e:{entry_id}:{revision})")
         self._references.update(handle for handle, _, _ in EXTENT.iter_unpack(extents))
 
-    def _find(self, sentence: str, **action: Any) -> None:
-        self._result.findings.append(Finding(sentence, action))
+    def _find(self, sentence: str, *, gives_up: bool = False, **action: Any) -> None:
+        self._result.findings.append(Finding(sentence, action, gives_up))
+
+    def _lose(self, sentence: str) -> None:
+        self._losses.append(sentence)
+        self._find(sentence)
 
     # Checking
 
@@ -151,17 +170,20 @@ class Auditor:
             self._result.table.update(ChunkHandle(bucket + int(f)) for f in self._command("HKEYS", key))
         for handle, count in self._references.items():
             noted = kept.pop(handle, 0 if handle in freed else 1)
-            correction = {"kind": "references", "handle": handle, "delta": count - noted}
-            if handle in freed:
-                self._find(f"chunk {handle:x} is in use and would be deleted", **correction)
-            elif noted != count:
-                self._find(f"chunk {handle:x} is named by {count} extents, {noted} are noted", **correction)
+            if handle in freed or noted != count:
+                sentence = f"is named by {count} extents, {noted} are noted"
+                self._find(
+                    f"chunk {handle:x} {'is in use and would be deleted' if handle in freed else sentence}",
+                    gives_up=count < noted, kind="references", handle=handle, delta=count - noted,
+                )  # fmt: skip
             if handle not in self._result.table:
                 self._result.unknown.add(ChunkHandle(handle))
         for handle in kept:
-            self._find(f"chunk {handle:x} is noted as shared and no record names it", kind="uncount", handle=handle)
+            sentence = f"chunk {handle:x} is noted as shared and no record names it"
+            self._find(sentence, gives_up=True, kind="uncount", handle=handle)
         for handle in self._result.table - self._references.keys() - freed:
-            self._find(f"chunk {handle:x} is kept although no record names it", kind="free", handle=handle)
+            sentence = f"chunk {handle:x} is kept although no record names it"
+            self._find(sentence, gives_up=True, kind="free", handle=handle)
 
     def _check_tree(self) -> set[int]:
         """The directories of the tree and the trash. Whoever is in neither, nor leaving, hangs in the air."""
@@ -201,12 +223,14 @@ class Auditor:
             totals[directory] = counted
             packed = self._command("HGET", "q", directory)
             noted = TOTALS.unpack(packed)[1:] if packed else (0, 0, 0)
+            if directory not in self._directories and any(noted):
+                self._lose(f"directory {directory} is gone (key d:{directory}), its totals name {noted[0]} files")
             if noted != counted or packed is None:
                 delta = [a - b for a, b in zip(counted, noted, strict=True)]
                 sentence = (
                     f"directory {directory} holds {counted[0]} files of {counted[2]} bytes, its totals say otherwise"
                 )
-                self._find(sentence, kind="totals", id=directory, delta=delta)
+                self._find(sentence, gives_up=min(delta) < 0, kind="totals", id=directory, delta=delta)
 
     def _children_first(self, reachable: set[int]) -> list[int]:
         order: list[int] = []
@@ -234,7 +258,8 @@ class Auditor:
                 except (ValueError, TypeError, KeyError):
                     is_whole = False
                 if not is_whole:
-                    self._find(f"change {identifier.decode()} of the feed is damaged", kind="unfeed", id=identifier)
+                    sentence = f"change {identifier.decode()} of the feed is damaged"
+                    self._find(sentence, kind="unfeed", sequence=int(identifier.partition(b"-")[0]))
             start = f"({page[-1][0].decode()}"
 
     def _check_counters(self) -> None:
@@ -252,9 +277,9 @@ class Auditor:
             _, entry_id, revision = key.split(":")
             if (int(entry_id), int(revision)) not in self._files:
                 self._find(f"the extents {key} belong to no file", kind="stray", key=key)
-        for key in self._keys("x:"):
-            if int(key[2:]) not in self._with_properties:
-                self._find(f"the properties {key} belong to no entry", kind="stray", key=key)
+        for owner, is_there in self._properties.items():
+            if not is_there:  # an id is given once: nobody can have come for them since the snapshot
+                self._find(f"the properties x:{owner} belong to no entry", kind="stray", key=f"x:{owner}")
         locks = {
             token: _unpack(packed) for token, packed in self._redis.hscan_iter(self._prefix + b"locks", count=PAGE)
         }
@@ -265,7 +290,24 @@ class Auditor:
 
 def table_action(handle: ChunkHandle, servers: list[int]) -> Action:
     """Enter a chunk that records name into the table, with the chunkservers that were found to hold it."""
-    return {"kind": "enter", "handle": handle, "servers": b"".join(server.to_bytes(2, "big") for server in servers)}
+    return {"kind": "enter", "handle": handle, "servers": servers}
+
+
+def judge_loss(losses: list[str], found: Audit) -> str:
+    """What speaks for lost records, so that what looks unused may be the content of files; empty if nothing does. Pure.
+
+    Chunks that no record names are remains of nothing where totals also say that files are missing, or where they are
+    many: single ones may be left over by a fault of ours.
+    """
+    if losses:
+        return losses[0]
+    unused = sum(finding.action.get("kind") == "free" for finding in found.findings)
+    is_lowered = any(finding.gives_up and finding.action["kind"] == "totals" for finding in found.findings)
+    if unused and is_lowered:
+        return f"{unused} chunks are named by no record, and directories hold less than their totals say"
+    if unused > max(UNUSED_MIN, UNUSED_SHARE * len(found.table)):
+        return f"{unused} of {len(found.table)} chunks are named by no record"
+    return ""
 
 
 def _trashed_record(packed: bytes) -> bytes:

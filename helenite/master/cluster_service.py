@@ -75,14 +75,13 @@ class ClusterService(ClusterServicer):
             if epoch is None:
                 return master_pb2.HeartbeatReply()
             self._hear_results(request)
-            if request.deleted:
-                self._namespace.confirm_deletions(server.id, tuple(map(ChunkHandle, request.deleted)))
+            doomed, called_off = self._repairer.deletions_for(server.id, DELETIONS_MAX, epoch)
             return master_pb2.HeartbeatReply(
                 must_report=self._reports.is_wanted(server.id, epoch),
-                delete=self._namespace.take_deletions(server.id, DELETIONS_MAX),
+                delete=doomed,
                 replicate=self._replicate_orders(server.id),
                 masters=self._namespace.master_addresses(),
-                verify=self._reports.take_missing(server.id),
+                verify=[*called_off, *self._reports.take_doubtful(server.id)],
                 take_dump=self._backups.is_due(server.id, request.dumped_at_ms),
             )
 
@@ -93,7 +92,10 @@ class ClusterService(ClusterServicer):
             for r in request.copied
         ]
         self._repairer.note_copied(server, results)
+        self._repairer.note_held(server, list(map(ChunkHandle, request.held)))
         self._repairer.note_corrupt(server, map(ChunkHandle, request.corrupt))
+        if request.deleted:
+            self._namespace.confirm_deletions(server, list(map(ChunkHandle, request.deleted)))
 
     def _replicate_orders(self, server: ServerId) -> list[master_pb2.Replicate]:
         orders = self._repairer.orders_for(server)

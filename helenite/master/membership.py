@@ -84,6 +84,13 @@ class Membership:
                 found.append(replace(server, state=state))
         return sorted(found, key=lambda server: server.id)
 
+    def alive(self) -> frozenset[ServerId]:
+        """The servers that this master has just heard, draining ones among them."""
+        now = self._clock.monotonic_s()
+        with self._lock:
+            seen = [(server, now - at) for server, (_, at) in self._seen.items()]
+        return frozenset(each for each, silent_s in seen if liveness_state(silent_s, self._limits) is ServerState.ALIVE)
+
     def forget(self, server: ServerId) -> None:
         """It has been removed for good."""
         with self._lock:

@@ -7,8 +7,9 @@ What must hold is checked inside the scripts; nothing is remembered here but the
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
+from dataclasses import asdict
 from typing import Any
 
 import msgpack
@@ -22,6 +23,8 @@ from helenite.master.mutations import Copy, Mutation, Outcome, encode_path, scri
 from helenite.master.store import Store
 from helenite.master.stored import (
     Member,
+    MendBatch,
+    Needed,
     Page,
     Progress,
     ReportPage,
@@ -196,7 +199,7 @@ class Namespace:
 
     def add_replicas(self, handles: Many[ChunkHandle], server: ServerId, epoch: int) -> list[bool]:
         """Note that a server holds chunks; False for those that the table does not know, or no longer wants there."""
-        request = {"server": server.to_bytes(2, "big"), "epoch": epoch, "is_held": True}
+        request = {"server": server, "epoch": epoch, "is_held": True}
         replies = self._store.run_all([("change_replicas", {**request, "handle": handle}) for handle in handles])
         for reply in replies:
             if isinstance(reply, HeleniteError):
@@ -209,13 +212,14 @@ class Namespace:
 
     def remove_replica(self, handle: ChunkHandle, server: ServerId, epoch: int) -> bool:
         """Note that a server no longer holds a chunk; False when the chunk is not in the table."""
-        request = {"handle": handle, "server": server.to_bytes(2, "big"), "epoch": epoch, "is_held": False}
+        request = {"handle": handle, "server": server, "epoch": epoch, "is_held": False}
         return bool(self._store.run("change_replicas", request)[0])
 
-    def drop_replica(self, handle: ChunkHandle, server: ServerId, keep: int, epoch: int) -> bool:
-        """Take a surplus replica out of the table and order its deletion; False when fewer than `keep` would stay."""
-        request = {"handle": handle, "server": server.to_bytes(2, "big"), "keep": keep, "epoch": epoch}
-        return bool(self._store.run("drop_replica", request)[0])
+    def drop_replica(self, handle: ChunkHandle, server: ServerId, needed: Needed, epoch: int) -> bool:
+        """Take a surplus replica out of the table and order its deletion; False when too few others would stay."""
+        return bool(
+            self._store.run("drop_replica", {"handle": handle, "server": server, "epoch": epoch, **needed.packed()})[0]
+        )
 
     def scan_chunks(self, cursor: int = 0) -> tuple[list[tuple[ChunkHandle, tuple[ServerId, ...]]], int]:
         """A page of the chunk table in rising order, without chunks that are being freed; cursor 0 begins and ends."""
@@ -231,21 +235,29 @@ class Namespace:
         self._lock_cursor = cursor.decode()
         return int(done)
 
-    def take_deletions(self, server: ServerId, limit: int) -> list[ChunkHandle]:
-        """Chunks that a server should delete; they are named again until it confirms. None while the guard forbids."""
-        (found,) = self._store.run("take_deletions", {"server": server, "limit": limit})
-        return [ChunkHandle(int(handle)) for handle in found]
+    def take_deletions(
+        self, server: ServerId, limit: int, needed: Needed, epoch: int
+    ) -> tuple[list[ChunkHandle], list[ChunkHandle]]:
+        """Chunks that a server should delete, and those that it should look at, as their deletion was called off.
 
-    def confirm_deletions(self, server: ServerId, handles: Iterable[ChunkHandle]) -> None:
+        The first are named again until it confirms, the second once. No deletions while the guard forbids them.
+        """
+        request = {"server": server, "limit": limit, "epoch": epoch, **needed.packed()}
+        doomed, called_off = self._store.run("take_deletions", request)
+        return [ChunkHandle(int(handle)) for handle in doomed], [ChunkHandle(int(handle)) for handle in called_off]
+
+    def confirm_deletions(self, server: ServerId, handles: Many[ChunkHandle]) -> None:
         self._store.command("SREM", f"del:{server}", *handles)
+        self._store.command("SREM", f"surplus:{server}", *handles)
 
     # Reports, orphans and the guard (scripts/prelude_guard.lua)
 
     def hear_report(self, server: ServerId, handles: Many[ChunkHandle], epoch: int) -> ReportPage:
-        """Compare a page of what a server holds with the chunk table, and enter replicas that it lacks."""
-        request = {"server": server.to_bytes(2, "big"), "handles": handles, "epoch": epoch}
-        orphans, surprising, life, last = self._store.run("hear_report", request)
-        return ReportPage(list(map(ChunkHandle, orphans)), surprising, life, ChunkHandle(last))
+        """Compare a page of what a server held when it listed it with the chunk table."""
+        request = {"server": server, "handles": handles, "epoch": epoch}
+        orphans, surprising, life, last, unnamed = self._store.run("hear_report", request)
+        found = list(map(ChunkHandle, orphans)), list(map(ChunkHandle, unnamed))
+        return ReportPage(*found, surprising, life, ChunkHandle(last))
 
     def delete_orphans(self, server: ServerId, handles: Many[ChunkHandle], epoch: int) -> int:
         """Order a server to delete those of these chunks that are orphans and old enough; how many."""
@@ -295,9 +307,13 @@ class Namespace:
         )
         return encode_dump(header, self._store.snapshot())
 
-    def mend(self, actions: list[dict[str, Any]], epoch: int) -> int:
-        """Carry out what an audit proposed (audit.py); how many actions changed something."""
-        return int(self._store.run("mend", {"actions": actions, "epoch": epoch})[0])
+    def mend(self, batch: MendBatch, epoch: int) -> int:
+        """Carry out a part of what an audit proposed, once however often it is asked; how many actions did something.
+
+        PreconditionFailedError when the books were mended by somebody else since the audit.
+        """
+        request = {"operation": f"mend:{batch.id}:{batch.batch}", "epoch": epoch, **asdict(batch)}
+        return int(self._store.run("mend", request, is_mutation=True)[0])
 
     # Leadership, members, users
 
@@ -332,6 +348,8 @@ class Namespace:
     def forget_server(self, server: ServerId) -> None:
         """Strike a chunkserver off the list; its id is never given again."""
         self._store.command("HDEL", "servers", server)
+        for waiting in ("del", "surplus"):
+            self._store.command("UNLINK", f"{waiting}:{server}")
         self.set_draining(server, is_on=False)
 
     def announce_member(self, kind: str, member_id: str, address: str, pid: int, ttl_s: int) -> None:

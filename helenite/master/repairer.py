@@ -12,6 +12,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
 from helenite.core.clock import Clock
@@ -24,7 +25,7 @@ from helenite.master.namespace import Namespace
 from helenite.master.pace import Pace
 from helenite.master.rebalance import MovePlan, plan_moves
 from helenite.master.repair import Chunk, CopyOrder, count_dependent, next_orders, plan_repairs
-from helenite.master.stored import Progress
+from helenite.master.stored import Needed, Progress
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Repairer:
         self._namespace = namespace
         self._membership = membership
         self._leadership = leadership
-        self._goals = goals
+        self.goals = goals
         self._clock = clock
         self._rng = random.Random(clock.now_ms())
         self._lock = threading.Lock()  # guards the five below
@@ -108,7 +109,23 @@ class Repairer:
         for handle in copied:
             order = self._end(handle, server)
             if order is not None and order.drop is not None and handle not in unknown:
-                self._finish_move(order, order.drop, epoch)
+                self._drop(handle, order.drop, epoch)
+
+    def note_held(self, server: ServerId, handles: Many[ChunkHandle]) -> None:
+        """The server was told to look at these replicas, and they are good. Of other chunks it is no matter."""
+        epoch = self._leadership.epoch
+        if handles and epoch is None:
+            raise UnavailableError("this master has just ceased to lead; report to the next")
+        if handles and epoch is not None:
+            self._namespace.add_replicas(handles, server, epoch)
+
+    def deletions_for(self, server: ServerId, limit: int, epoch: int) -> tuple[list[ChunkHandle], list[ChunkHandle]]:
+        """Chunks that the server is to delete, and those that it is to look at since they are needed after all."""
+        try:
+            return self._namespace.take_deletions(server, limit, self._needed(), epoch)
+        except StaleEpochError as error:
+            log.info("deletions are the next leader's: %s", error)
+            return [], []
 
     def note_corrupt(self, server: ServerId, handles: Iterable[ChunkHandle]) -> None:
         """The server has set these replicas aside: they no longer count."""
@@ -121,7 +138,7 @@ class Repairer:
 
     def count_dependent(self, leaving: ServerId) -> int:
         """Chunks that would lack replicas without this server."""
-        return count_dependent(self._chunks(), leaving, self._membership.servers(), self._goals.replicas)
+        return count_dependent(self._chunks(), leaving, self._membership.servers(), self.goals.replicas)
 
     def _end(self, handle: ChunkHandle, server: ServerId) -> CopyOrder | None:
         """The order, if it was one, is over."""
@@ -135,12 +152,12 @@ class Repairer:
             self._paces[known[0].drop is not None].note(now)
             return known[0]
 
-    def _finish_move(self, order: CopyOrder, source: ServerId, epoch: int) -> None:
-        """The copy counts; the source forgets its own if all others are certainly alive. Else repair decides."""
-        ((_, named),) = self._namespace.locate([order.handle])
-        alive = {server.id for server in self._membership.servers() if server.state is ServerState.ALIVE}
-        if all(server in alive for server in named if server != source):
-            self._namespace.drop_replica(order.handle, source, self._goals.replicas, epoch)
+    def _drop(self, handle: ChunkHandle, server: ServerId, epoch: int) -> None:
+        """Order a replica's deletion if it is surplus by what is known now. Else a later plan decides."""
+        self._namespace.drop_replica(handle, server, self._needed(), epoch)
+
+    def _needed(self) -> Needed:
+        return Needed(self.goals.replicas, self._membership.alive())
 
     def _run(self, stopping: threading.Event) -> None:
         pause = PAUSE_S
@@ -159,7 +176,7 @@ class Repairer:
         try:
             servers = self._membership.servers()
             under_way = self._under_way(servers)
-            plan = plan_repairs(self._chunks(), servers, self._goals.replicas, under_way, self._rng)
+            plan = plan_repairs(self._chunks(), servers, self.goals.replicas, under_way, self._rng)
             repairs = [order for order in under_way.values() if order.drop is None]
             moves = MovePlan((), is_active=False, waiting=0)
             if not plan.copies and not plan.drops and not repairs:
@@ -171,7 +188,7 @@ class Repairer:
                 self._waiting = plan.waiting - len(under_way) + len(repairs)
                 self._moves = moves
             for drop in plan.drops:
-                self._namespace.drop_replica(drop.handle, drop.server, self._goals.replicas, epoch)
+                self._drop(drop.handle, drop.server, epoch)
         except StaleEpochError as error:
             log.info("repair stops: %s", error)
         except HeleniteError as error:
@@ -192,8 +209,8 @@ class Repairer:
     def _plan_moves(self, servers: list[Chunkserver], under_way: dict[ChunkHandle, CopyOrder]) -> MovePlan:
         with self._lock:
             is_active = self._moves.is_active
-        whole = (chunk for chunk in self._chunks() if len(chunk[1]) == self._goals.replicas)
-        return plan_moves(whole, servers, under_way.values(), self._goals.chunk_bytes, is_active=is_active)
+        whole = (chunk for chunk in self._chunks() if len(chunk[1]) == self.goals.replicas)
+        return plan_moves(whole, servers, under_way.values(), self.goals.chunk_bytes, is_active=is_active)
 
     def _publish(self, ttl_s: int) -> None:
         now = self._clock.monotonic_s()

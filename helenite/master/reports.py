@@ -1,9 +1,9 @@
 """Chunk reports: when the leader asks for one, and what follows from it (D7, D14).
 
-A report adds replicas that the table lacks; finds orphans, which the server is then ordered to delete; and names, by
-what it leaves out, replicas that may have vanished, which the server is ordered to look at (a chunk may have been
-stored while the report ran, so nothing is concluded from it alone). The guard hears of chunks that the metadata cannot
-know, and of too many orphans at once. One lock guards the tables; reports come in gRPC's threads.
+A report finds orphans, which the server is then ordered to delete; and it names replicas that the table lacks, and by
+what it leaves out those that may have vanished. Both kinds the server is ordered to look at: a report takes time, so
+nothing about a replica is concluded from it alone. The guard hears of chunks that the metadata cannot know, and of too
+many orphans at once. One lock guards the tables; reports come in gRPC's threads.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import random
 import threading
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from helenite.core.clock import Clock
 from helenite.core.errors import InvalidRequestError
@@ -34,6 +36,8 @@ CHUNKS_MAX = 20_000_000
 """Of one report, 8 bytes each."""
 VERIFY_MAX = 100_000
 """Replicas that one server is yet to look at; the next report names the rest."""
+REPORT_AGAIN_S = 60.0
+"""And comes so soon."""
 VERIFY_PER_BEAT = 1_000
 HANDLE_MAX = 10**14
 """The largest number that Lua prints exactly; no cluster comes near."""
@@ -57,8 +61,12 @@ class Report:
     """A report while it is heard."""
 
     server: ServerId
+    registration: int
+    """How often the server had registered when it began."""
     held: array[int] = field(default_factory=lambda: array("Q"))
     orphans: array[int] = field(default_factory=lambda: array("Q"))
+    doubtful: array[int] = field(default_factory=lambda: array("Q"))
+    """Replicas that the server is to look at: first those that the table lacks."""
     surprising: int = 0
     first: ReportPage | None = None
 
@@ -66,6 +74,7 @@ class Report:
         self.first = self.first or page
         self.held.extend(handles)
         self.orphans.extend(page.orphans)
+        self.doubtful.extend(page.unnamed[: VERIFY_MAX - len(self.doubtful)])
         self.surprising += page.surprising
 
 
@@ -96,12 +105,14 @@ class Reports:
         self._life = 0
         self._heard: dict[ServerId, Heard] = {}
         self._asked: dict[ServerId, float] = {}
-        self._missing: dict[ServerId, array[int]] = {}
+        self._doubtful: dict[ServerId, array[int]] = {}
+        self._registered: Counter[ServerId] = Counter()
 
     def expect(self, server: ServerId) -> None:
-        """It has registered: whatever it said before is void."""
+        """It has registered: whatever it said before, or is just saying, is void."""
         with self._lock:
             self._heard.pop(server, None)
+            self._registered[server] += 1
 
     def is_wanted(self, server: ServerId, epoch: int) -> bool:
         """Whether the server should report now; so until the whole report is here."""
@@ -122,7 +133,7 @@ class Reports:
         """Take in a whole report, page by page; InvalidRequestError when it breaks off, and it is asked for again."""
         report: Report | None = None
         for server, handles, is_last in pages:
-            report = report or Report(server)
+            report = report or Report(server, self._registered[server])
             if server != report.server or len(report.held) > CHUNKS_MAX:
                 raise InvalidRequestError(f"a report of one server and {CHUNKS_MAX} chunks at most was expected")
             self._hear_page(report, [handle for handle in handles if handle < HANDLE_MAX], epoch)
@@ -131,15 +142,21 @@ class Reports:
                 return
         raise InvalidRequestError("the report broke off before its end")
 
-    def take_missing(self, server: ServerId) -> list[ChunkHandle]:
+    def look_at(self, server: ServerId, handles: Iterable[ChunkHandle]) -> None:
+        """Let the server look at these replicas soon."""
+        with self._lock:
+            known = self._doubtful.setdefault(server, array("Q"))
+            known.extend(islice(handles, VERIFY_MAX - len(known)))
+
+    def take_doubtful(self, server: ServerId) -> list[ChunkHandle]:
         """Replicas that the server should look at. An answer that gets lost is made up for by the next report."""
         with self._lock:
-            left = self._missing.pop(server, None)
+            left = self._doubtful.pop(server, None)
             if left is None:
                 return []
             taken, left = left[:VERIFY_PER_BEAT], left[VERIFY_PER_BEAT:]
             if left:
-                self._missing[server] = left
+                self._doubtful[server] = left
             return list(map(ChunkHandle, taken))
 
     def watch(self, servers: list[Chunkserver], epoch: int) -> None:
@@ -164,7 +181,7 @@ class Reports:
         if epoch != self._epoch:
             self._epoch = epoch
             self._heard.clear()
-            self._missing.clear()
+            self._doubtful.clear()
 
     def _hear_page(self, report: Report, handles: list[int], epoch: int) -> None:
         for at in range(0, max(1, len(handles)), SLICE):
@@ -183,18 +200,21 @@ class Reports:
         for at in range(0, len(report.orphans), SLICE):
             part = list(map(ChunkHandle, report.orphans[at : at + SLICE]))
             doomed += self._namespace.delete_orphans(report.server, part, epoch)
-        missing = self._missing_of(report)
+        unnamed = len(report.doubtful)
+        report.doubtful.extend(self._missing_of(report, VERIFY_MAX - unnamed))
         log.info(
-            "chunkserver %d reported %d chunks: %d orphans are deleted, %d replicas may be missing",
-            report.server, len(report.held), doomed, len(missing),
+            "chunkserver %d reported %d chunks: %d orphans are deleted, %d replicas may be new, %d missing",
+            report.server, len(report.held), doomed, unnamed, len(report.doubtful) - unnamed,
         )  # fmt: skip
-        due_at = self._clock.monotonic_s() + self._report_s * self._rng.uniform(1 - SPREAD, 1 + SPREAD)
+        after_s = self._report_s * self._rng.uniform(1 - SPREAD, 1 + SPREAD)
+        if len(report.doubtful) >= VERIFY_MAX:
+            after_s = min(after_s, REPORT_AGAIN_S)
         with self._lock:
-            self._heard[report.server] = Heard(report.first.life, due_at)
-            if missing:
-                self._missing[report.server] = missing
+            if report.registration == self._registered[report.server]:
+                self._heard[report.server] = Heard(report.first.life, self._clock.monotonic_s() + after_s)
+            self._doubtful[report.server] = report.doubtful
 
-    def _missing_of(self, report: Report) -> array[int]:
+    def _missing_of(self, report: Report, limit: int) -> array[int]:
         assert report.first is not None
         held = array("Q", sorted(report.held)) if not _is_sorted(report.held) else report.held
         missing = array("Q")
@@ -203,8 +223,8 @@ class Reports:
             page, cursor = self._namespace.scan_chunks(cursor)
             named = (handle for handle, servers in page if report.server in servers)
             missing.extend(find_missing(named, held, report.first.last_handle))
-            if cursor == 0 or len(missing) >= VERIFY_MAX:
-                return missing[:VERIFY_MAX]
+            if cursor == 0 or len(missing) >= limit:
+                return missing[:limit]
 
 
 def _is_sorted(handles: array[int]) -> bool:

@@ -29,7 +29,9 @@ The key space. Every key begins with `{space}:`. Records: core/record.py. "msgpa
     gc, gc_dirs          lists: records whose content is to be released; directories to take apart
     gc_cursor            string: how far the first of gc_dirs has been scanned
     freed                zset: chunk without references -> since when
-    del:<server id>      set: chunks to delete on this chunkserver
+    del:<server id>      set: chunks that left the table, to be deleted on this chunkserver
+    surplus:<server id>  set: chunks that stay, of which this chunkserver is to delete its replica
+    mended               string: msgpack id and batch of the last repair of the books, mends = how many batches ever
     handle_samples       zset: last handle given out at some moment of the last day -> when
     orphan_floor         string: chunks up to this handle that no record names are orphans; none is committed
     lives_checked        string: where the newest gap of `lives` ended when all chunkservers had reported

@@ -61,14 +61,38 @@ class Page:
 class ReportPage:
     """What a page of a chunk report came to.
 
-    Chunks that are old enough to be orphans, and how many of them no person has accepted as such; the life of Redis
-    that judged, and the last handle given out then.
+    Chunks that are old enough to be orphans; replicas that the table does not name, if the server still has them; how
+    many of the orphans no person has accepted as such; the life of Redis that judged, and the last handle given out.
     """
 
     orphans: list[ChunkHandle]
+    unnamed: list[ChunkHandle]
     surprising: int
     life: int
     last_handle: ChunkHandle
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What must be left of a chunk where a replica goes: so many others, on servers that are certainly alive."""
+
+    keep: int
+    alive: frozenset[ServerId]
+
+    def packed(self) -> dict[str, Any]:
+        """As the scripts take it."""
+        return {"keep": self.keep, "alive": b"".join(server.to_bytes(2, "big") for server in self.alive)}
+
+
+@dataclass(frozen=True, slots=True)
+class MendBatch:
+    """Actions of an audit (audit.py), the `batch`-th of one repair, and what its snapshot knew of repairs and lives."""
+
+    id: str
+    batch: int
+    mends: int
+    life: int
+    actions: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,3 +151,25 @@ def test_a_directory_that_hangs_in_the_air_is_found_again(books: Cluster, conten
     for name in ("b", "in/c"):
         found = httpx.get(f"{books.url}lost+found/{lost}/{name}", timeout=60)
         assert found.content == contents[f"dir/{name}"]
+
+
+def test_what_was_lost_is_not_given_up_before_a_person_says_so(books: Cluster, contents: dict[str, bytes]) -> None:
+    for name in ("gone", "gone/in"):
+        httpx.request("MKCOL", f"{books.url}{name}").raise_for_status()
+    httpx.put(f"{books.url}gone/in/f", content=contents["a"][::-1]).raise_for_status()
+    with raw(books) as client:
+        lost = directory_id(client, directory_id(client, 1, "gone"), "in")
+        client.rename(f"{P}d:{lost}", f"{P}saved")
+    status, report = fsck(books, "--repair")
+    assert (status, report["mended"]) == (2, 0), report
+    assert f"directory {lost} is gone" in report["loss"]
+    assert "METADATA LOST" in books.helenite("fsck").stdout
+    with raw(books) as client:
+        client.rename(f"{P}saved", f"{P}d:{lost}")
+    assert fsck(books)[0] == 0
+    assert httpx.get(f"{books.url}gone/in/f").content == contents["a"][::-1]
+    with raw(books) as client:
+        client.unlink(f"{P}d:{lost}")
+    status, report = fsck(books, "--repair", "--accept-loss")
+    assert (status, report["books"], report["loss"]) == (0, [], ""), report
+    assert report["mended"] >= 3, "the chunk is freed, totals are lower"

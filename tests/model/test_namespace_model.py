@@ -38,6 +38,7 @@ from helenite.master.mutations import (
 from helenite.master.namespace import Namespace
 from helenite.master.store import Store
 from tests.model.namespace_model import Model, Node
+from tests.support.entries import ordered
 from tests.support.redis_audit import CONSTANTS, audit, keys
 
 NAMES = ["a", "b", "%d+[^", "ü \n"]
@@ -369,7 +370,7 @@ class NamespaceMachine(RuleBasedStateMachine):
         while self.masters[0].collect_garbage(self.epoch, trash_s=3600, grace_s=0):
             audit(self.store)
         for server in (1, 2):
-            while handles := self.masters[1].take_deletions(ServerId(server), 100):
+            while handles := ordered(self.masters[1], ServerId(server)):
                 self.masters[1].confirm_deletions(ServerId(server), handles)
         assert keys(self.store) <= CONSTANTS
         assert self.store.command("HKEYS", "q") == [b"1"]

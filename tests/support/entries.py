@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from helenite.core.model import Condition, Entry, Extent, Location, LockScope, ServerId
+from helenite.core.model import ChunkHandle, Condition, Entry, Extent, Location, LockScope, ServerId
 from helenite.core.paths import Path, parse_path
 from helenite.master.mutations import AcquireLock, Commit, Copy, MakeDirectory, Move, Outcome, Remove
 from helenite.master.namespace import Namespace
+from helenite.master.stored import Needed
 
 SERVERS = (ServerId(1), ServerId(2), ServerId(3))
 ANY = Condition()
+NEEDED = Needed(3, frozenset(map(ServerId, range(1, 10))))
+"""Three other replicas, and everybody is alive."""
 
 
 def at(text: str) -> Path:
@@ -79,3 +82,9 @@ def names(namespace: Namespace, text: str) -> list[str]:
 def entry_of(outcome: Outcome) -> Entry:
     assert outcome.entry is not None
     return outcome.entry
+
+
+def ordered(namespace: Namespace, server: ServerId, needed: Needed = NEEDED) -> list[ChunkHandle]:
+    """What the server is told to delete."""
+    epoch = int(namespace._store.command("GET", "epoch"))
+    return namespace.take_deletions(server, 100_000, needed, epoch)[0]

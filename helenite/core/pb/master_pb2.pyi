@@ -1234,8 +1234,8 @@ Global___DumpPiece: _TypeAlias = DumpPiece  # noqa: Y015
 
 @_typing.final
 class MendRequest(_message.Message):
-    """`actions`: msgpack list of maps. All batches of one repair carry its `id`, and tell the snapshot that was audited by
-    its sequence and life; `batch` counts them, so that a repeat is carried out once.
+    """`actions`: msgpack list of maps. All batches of one repair carry its `id`, and what the audited snapshot knew of
+    earlier repairs (`mends`) and of its `life`; `batch` counts from 1, so that a repeat is carried out once.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1243,12 +1243,12 @@ class MendRequest(_message.Message):
     ACTIONS_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
-    SEQUENCE_FIELD_NUMBER: _builtins.int
+    MENDS_FIELD_NUMBER: _builtins.int
     LIFE_FIELD_NUMBER: _builtins.int
     actions: _builtins.bytes
     id: _builtins.str
     batch: _builtins.int
-    sequence: _builtins.int
+    mends: _builtins.int
     life: _builtins.int
     def __init__(
         self,
@@ -1256,12 +1256,12 @@ class MendRequest(_message.Message):
         actions: _builtins.bytes = ...,
         id: _builtins.str = ...,
         batch: _builtins.int = ...,
-        sequence: _builtins.int = ...,
+        mends: _builtins.int = ...,
         life: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "batch", b"batch", "id", b"id", "life", b"life", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "batch", b"batch", "id", b"id", "life", b"life", "mends", b"mends"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,20 +1,18 @@
--- prelude: script tree content
--- Note that a chunkserver holds a chunk, or no longer does. Answers 1, or 0 when the chunk is not in the table or its
--- replica there is still to be deleted.
+-- prelude: script tree content replicas
+-- Note that a chunkserver certainly holds a chunk, or no longer does. Answers 1, or 0 when the chunk is not in the table
+-- or is still to be deleted. A server that holds a replica is not deleting it: an order to do so is called off.
 
 return run(function()
   check_epoch()
   local key, field = bucket_key(bucket_of(request.handle)), request.handle % BUCKET_CHUNKS
   local replicas = call('HGET', key, field)
   if not replicas then return {'', 0} end
-  if request.is_held and call('SISMEMBER', P .. 'del:' .. struct.unpack('>I2', request.server), request.handle) == 1 then
-    return {'', 0}
+  if request.is_held and call('SISMEMBER', unused_key(request.server), request.handle) == 1 then return {'', 0} end
+  local others = without(replicas, request.server)
+  if request.is_held then
+    call('SREM', surplus_key(request.server), request.handle)
+    others = others .. struct.pack('>I2', request.server)
   end
-  local others = ''
-  for at = 1, #replicas, 2 do
-    local server = sub(replicas, at, at + 1)
-    if server ~= request.server then others = others .. server end
-  end
-  call('HSET', key, field, request.is_held and others .. request.server or others)
+  if others ~= replicas then call('HSET', key, field, others) end
   return {'', 1}
 end)

@@ -1,7 +1,7 @@
--- prelude: script tree content
--- Carry out what an audit of a snapshot proposed (master/audit.py). The namespace may have changed since the snapshot:
--- counts are therefore corrected by differences, which every change in between has left alone. A call that is repeated
--- corrects twice, and not all else is looked at again (DESIGN.md, Known faults). Answers how many actions changed
+-- prelude: script tree content guard replicas
+-- Carry out one batch of what an audit of a snapshot proposed (master/audit.py). The namespace may have changed since the
+-- snapshot: counts are therefore corrected by differences, which every change in between has left alone, each batch
+-- exactly once, and only while nobody else has mended these books since the snapshot. Answers how many actions changed
 -- something.
 
 local LOST_AND_FOUND = 'lost+found'
@@ -25,16 +25,16 @@ function mend.uncount(action) return call('HDEL', P .. 'r', action.handle) == 1 
 
 -- No record named it at the snapshot, so none can name it now: only its own records could be copied.
 function mend.free(action)
+  if not may_delete() then return false end
   local is_known = call('HEXISTS', bucket_key(bucket_of(action.handle)), action.handle % BUCKET_CHUNKS) == 1
   return is_known and call('ZADD', P .. 'freed', 'NX', now_ms(), action.handle) == 1
 end
 
+-- Without replicas: its servers are told to look, since one may have been deleting it.
 function mend.enter(action)
   local key, field = bucket_key(bucket_of(action.handle)), action.handle % BUCKET_CHUNKS
-  for at = 1, #action.servers, 2 do
-    call('SREM', P .. 'del:' .. struct.unpack('>I2', action.servers, at), action.handle)
-  end
-  return call('HSETNX', key, field, action.servers) == 1
+  for _, server in ipairs(action.servers) do call('SREM', unused_key(server), action.handle) end
+  return call('HSETNX', key, field, '') == 1
 end
 
 function mend.totals(action)
@@ -51,7 +51,10 @@ end
 
 function mend.stray(action) return call('UNLINK', P .. action.key) == 1 end
 
-function mend.unfeed(action) return call('XDEL', P .. 'feed', action.id) == 1 end
+-- Who has not read that far cannot know what changed, and must scan.
+function mend.unfeed(action)
+  return call('XTRIM', P .. 'feed', 'MINID', string.format('%.0f-0', action.sequence + 1)) > 0
+end
 
 local function lost_and_found(now)
   local record = call('HGET', P .. 'd:1', LOST_AND_FOUND)
@@ -81,8 +84,22 @@ function mend.attach(action)
   return true
 end
 
-return run(function()
+-- Each batch counts; a snapshot tells how many had been carried out when it was taken.
+local function admit()
+  local kept = call('GET', P .. 'mended')
+  local last = kept and cmsgpack.unpack(kept) or {id = '', batch = 0, mends = 0}
+  local is_next = last.id == request.id and last.batch + 1 == request.batch
+  local is_first = request.batch == 1 and last.mends == request.mends
+  if newest_life() ~= request.life or not (is_next or is_first) then
+    fail('precondition_failed', 'the books were mended by another repair, or Redis was replaced, since they were audited; '
+      .. 'run fsck again')
+  end
+  call('SET', P .. 'mended', cmsgpack.pack({id = request.id, batch = request.batch, mends = last.mends + 1}))
+end
+
+return run_once(function()
   check_epoch()
+  admit()
   local done = 0
   for _, action in ipairs(request.actions) do
     if mend[action.kind](action) then done = done + 1 end

@@ -9,35 +9,14 @@ from pathlib import Path
 import pytest
 
 from helenite.cli.embedded_redis import EmbeddedRedis
-from helenite.core.dumpfile import check_dump, extract_snapshot
 from helenite.core.errors import PreconditionFailedError, SequenceExpiredError, UnavailableError
 from helenite.core.model import Sequence
-from helenite.master.audit import Auditor
 from helenite.master.dumping import Loader
-from helenite.master.mutations import Copy, Remove
 from helenite.master.namespace import Namespace
 from helenite.master.store import Store
+from tests.support.dumps import opened, take
 from tests.support.entries import at, mkdir, put
 from tests.support.redis import open_namespace, running_redis
-from tests.support.redis_audit import audit
-
-
-def take(namespace: Namespace, path: Path) -> None:
-    path.write_bytes(b"".join(namespace.dump()))
-
-
-@contextmanager
-def opened(path: Path, scratch: Path) -> Iterator[EmbeddedRedis]:
-    """A Redis that has read the snapshot in a dump."""
-    check_dump(path)
-    scratch.mkdir()
-    extract_snapshot(path, scratch / "dump.rdb")
-    server = EmbeddedRedis(scratch, keeps=False)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 @contextmanager
@@ -139,26 +118,3 @@ def test_who_has_read_beyond_the_dump_scans_again(redis_url: str, tmp_path: Path
             for token in (kept, Sequence(now), Sequence(0)):
                 changes, _ = loaded.read_feed(token, 10)
                 assert changes[-1].path == "/c"
-
-
-def test_a_count_that_is_mended_saves_a_chunk_that_came_to_look_unused(redis_url: str, tmp_path: Path) -> None:
-    with open_namespace(redis_url, "mended", trash_s=0) as namespace:
-        put(namespace, "/a")
-        namespace.apply(Copy(at("/a"), at("/b"), overwrite=False))
-        store = namespace._store
-        ((handle, _),) = namespace.scan_chunks(0)[0]
-        store.command("HDEL", "r", handle)  # the damage: two records, one is noted
-        take(namespace, tmp_path / "dump")
-        with opened(tmp_path / "dump", tmp_path / "scratch") as source:
-            auditor = Auditor(source.url, "mended")
-            (finding,) = auditor.run().findings
-            auditor.close()
-        # Meanwhile one of the two goes, and the chunk with it, as far as the wrong count tells.
-        namespace.apply(Remove(at("/b")))
-        epoch = namespace.acquire_leadership("someone", 60_000)[1]
-        while namespace.collect_garbage(epoch, trash_s=0, grace_s=600):
-            pass
-        assert store.command("ZCARD", "freed") == 1
-        assert namespace.mend([finding.action], epoch) == 1
-        assert store.command("ZCARD", "freed") == 0
-        audit(store)

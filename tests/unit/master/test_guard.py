@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -12,7 +12,7 @@ from helenite.core.clock import Clock
 from helenite.core.model import ChunkHandle, Chunkserver, ServerId, ServerState
 from helenite.master.namespace import Namespace
 from helenite.master.reports import SLICE, Reports, find_missing, is_suspicious
-from tests.support.entries import SERVERS, at, fresh_commit, put, remove
+from tests.support.entries import NEEDED, SERVERS, at, fresh_commit, ordered, put, remove
 from tests.support.redis_audit import audit
 
 ONE, FOUR = ServerId(1), ServerId(4)
@@ -54,31 +54,41 @@ def server(number: int, state: ServerState = ServerState.ALIVE) -> Chunkserver:
 
 def deletions(namespace: Namespace, server_id: ServerId) -> set[int]:
     """Ordered, whether or not the guard hands them out."""
-    return {int(handle) for handle in namespace._store.command("SMEMBERS", f"del:{server_id}")}
+    keys = f"del:{server_id}", f"surplus:{server_id}"
+    return {int(handle) for key in keys for handle in namespace._store.command("SMEMBERS", key)}
 
 
-def test_a_replica_that_the_table_lacks_is_added(namespace: Namespace, reports: Reports, epoch: int) -> None:
-    handle = put(namespace, "/f").extents[0].handle
-    report(reports, FOUR, [handle], epoch)
-    assert namespace.locate([handle]) == [(handle, (*SERVERS, FOUR))]
-    report(reports, FOUR, [handle], epoch)
-    assert namespace.locate([handle]) == [(handle, (*SERVERS, FOUR))]
-
-
-def test_a_chunk_that_had_lost_all_its_replicas_gets_one_back(
+def test_a_replica_that_the_table_lacks_is_looked_at_before_it_is_added(
     namespace: Namespace, reports: Reports, epoch: int
 ) -> None:
     handle = put(namespace, "/f").extents[0].handle
-    for holder in SERVERS:
-        namespace.remove_replica(handle, holder, epoch)
-    report(reports, ONE, [handle], epoch)
-    assert namespace.locate([handle]) == [(handle, (ONE,))]
+    report(reports, FOUR, [handle], epoch)
+    assert namespace.locate([handle]) == [(handle, SERVERS)], "the list may be older than the replica's end"
+    assert reports.take_doubtful(FOUR) == [handle]
+    namespace.add_replicas([handle], FOUR, epoch)
+    report(reports, FOUR, [handle], epoch)
+    assert reports.take_doubtful(FOUR) == []
+    assert namespace.locate([handle]) == [(handle, (*SERVERS, FOUR))]
+
+
+def test_a_report_that_was_begun_before_a_registration_counts_for_nothing(
+    namespace: Namespace, reports: Reports, epoch: int
+) -> None:
+    def pages() -> Iterator[tuple[ServerId, list[int], bool]]:
+        yield ONE, [], False
+        reports.expect(ONE)
+        yield ONE, [], True
+
+    reports.hear(pages(), epoch)
+    assert reports.is_wanted(ONE, epoch)
+    report(reports, ONE, [], epoch)
+    assert not reports.is_wanted(ONE, epoch)
 
 
 def test_a_replica_about_to_be_deleted_is_not_added(namespace: Namespace, reports: Reports, epoch: int) -> None:
     handle = put(namespace, "/f").extents[0].handle
     namespace.add_replica(handle, FOUR, epoch)
-    assert namespace.drop_replica(handle, FOUR, 3, epoch)
+    assert namespace.drop_replica(handle, FOUR, NEEDED, epoch)
     report(reports, FOUR, [handle], epoch)
     assert namespace.locate([handle]) == [(handle, SERVERS)]
     assert deletions(namespace, FOUR) == {handle}
@@ -94,7 +104,7 @@ def test_orphans_are_deleted_once_they_are_too_old_to_be_committed(
     raise_floor(namespace, epoch)
     young = namespace.next_handles(1)
     report(reports, ONE, [kept, abandoned, young], epoch)
-    assert namespace.take_deletions(ONE, 10) == [abandoned]
+    assert ordered(namespace, ONE) == [abandoned]
     audit(namespace._store)
 
 
@@ -138,9 +148,9 @@ def test_a_chunk_from_the_future_stops_everything(namespace: Namespace, reports:
     assert f"{stranger:x}" in reason
     assert "chunkserver 1" in reason
     assert deletions(namespace, ONE) == {4711}
-    assert namespace.take_deletions(ONE, 10) == []
+    assert ordered(namespace, ONE) == []
     assert namespace.collect_garbage(epoch, trash_s=0, grace_s=0) == 0
-    assert not namespace.drop_replica(kept, FOUR, 3, epoch)
+    assert not namespace.drop_replica(kept, FOUR, NEEDED, epoch)
     assert namespace.next_handles(1) == stranger + 1, "no handle is given out twice"
     put(namespace, "/h"), "writes go on"
     assert namespace.resume_deleting()
@@ -162,14 +172,14 @@ def test_a_new_life_deletes_nothing_until_all_have_reported(namespace: Namespace
     begin_new_life(namespace)
     servers = [server(1), server(4), server(5, ServerState.DEAD)]
     reports.watch(servers, epoch)
-    assert not namespace.drop_replica(handle, FOUR, 3, epoch)
+    assert not namespace.drop_replica(handle, FOUR, NEEDED, epoch)
     assert reports.is_wanted(ONE, epoch), "what it said in the last life is no proof"
     report(reports, ONE, [handle], epoch)
     reports.watch(servers, epoch)
-    assert not namespace.drop_replica(handle, FOUR, 3, epoch)
+    assert not namespace.drop_replica(handle, FOUR, NEEDED, epoch)
     report(reports, FOUR, [handle], epoch)
     reports.watch(servers, epoch)
-    assert namespace.drop_replica(handle, FOUR, 3, epoch)
+    assert namespace.drop_replica(handle, FOUR, NEEDED, epoch)
 
 
 def test_a_chunk_of_a_lost_life_is_proof_and_cannot_be_committed(
@@ -219,11 +229,11 @@ def test_few_orphans_are_no_reason(surprising: int, reported: int, expected: boo
 def test_what_a_report_leaves_out_is_looked_at(namespace: Namespace, reports: Reports, epoch: int) -> None:
     handles = [extent.handle for extent in put(namespace, "/f", 9).extents]
     report(reports, ONE, handles[2:], epoch)
-    assert sorted(reports.take_missing(ONE)) == handles[:2]
-    assert reports.take_missing(ONE) == []
+    assert sorted(reports.take_doubtful(ONE)) == handles[:2]
+    assert reports.take_doubtful(ONE) == []
     assert namespace.locate(handles[:1]) == [(handles[0], SERVERS)], "nothing follows from the report alone"
     report(reports, FOUR, [], epoch)
-    assert reports.take_missing(FOUR) == []
+    assert reports.take_doubtful(FOUR) == []
 
 
 def test_missing_chunks_are_found_by_name() -> None:

@@ -8,7 +8,7 @@ from helenite.core import errors
 from helenite.core.model import Condition, ServerId
 from helenite.master.mutations import Commit, EmptyTrash, SetProperties
 from helenite.master.namespace import Namespace
-from tests.support.entries import SERVERS, at, copy, mkdir, put, remove
+from tests.support.entries import SERVERS, at, copy, mkdir, ordered, put, remove
 from tests.support.redis_audit import CONSTANTS, audit, chunk_table, keys
 
 HOUR = 3600
@@ -29,7 +29,7 @@ def collect(namespace: Namespace, epoch: int, *, trash_s: int = HOUR, grace_s: i
 
 
 def deletions(namespace: Namespace) -> set[int]:
-    return {handle for server in SERVERS for handle in namespace.take_deletions(server, 100_000)}
+    return {handle for server in SERVERS for handle in ordered(namespace, server)}
 
 
 def test_overwritten_chunks_are_freed_after_their_grace(namespace: Namespace, epoch: int) -> None:
@@ -44,8 +44,8 @@ def test_overwritten_chunks_are_freed_after_their_grace(namespace: Namespace, ep
     assert deletions(namespace) == {first.handle, second.handle}
     assert namespace.locate([first.handle]) == [(first.handle, ())]
     namespace.confirm_deletions(ServerId(2), [first.handle])
-    assert namespace.take_deletions(ServerId(2), 10) == [second.handle]
-    assert set(namespace.take_deletions(ServerId(3), 10)) == {first.handle, second.handle}
+    assert ordered(namespace, ServerId(2)) == [second.handle]
+    assert set(ordered(namespace, ServerId(3))) == {first.handle, second.handle}
 
 
 def test_shared_chunks_live_as_long_as_any_file_names_them(namespace: Namespace, epoch: int) -> None:
