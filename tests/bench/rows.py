@@ -1,0 +1,326 @@
+"""The rows of the table: what is done to a server and measured. Every row is the same code for every server.
+
+Used by `__main__` and `profiles`. A row is a function from a site to one number, the figure of one round. What it
+needs is made before the clock starts; what it got is compared, byte by byte, after the clock has stopped. Of the
+measured requests themselves nothing is left out: bodies are kept and compared, uploads are read back. Where a row is
+measured in milliseconds, its figure is the median of the round's repetitions.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.http_client import Connection, Reply, drive
+from tests.bench.site import Site, WrongBytesError, check_equal, sizes_of
+
+MEGABYTE = 1e6
+REQUESTS_MAX = 20_000
+"""Most requests that a rate is measured with; more would only fill memory with bodies to compare."""
+DISK_PIECE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    key: str
+    title: str
+    unit: str
+    measure: Callable[[Site], float]
+
+    @property
+    def is_time(self) -> bool:
+        """Less is better."""
+        return self.unit == "ms"
+
+
+# Large files
+
+
+def put_large(site: Site) -> float:
+    """Read back and compared afterwards."""
+    length = site.sizes.large_bytes
+    body = site.content.large(length)
+    if site.running.address is None:
+        return _disk_three_copies(site.running.directory, body)
+    path = site.fresh(".bin")
+    connection = site.fixtures.connection
+    head = site.put_head(path, length)
+    began = time.perf_counter()
+    reply = connection.exchange(head, body)
+    elapsed = time.perf_counter() - began
+    site.require(reply, "PUT")
+    site.check_large(path, body)
+    site.remove(path)
+    return length / elapsed / MEGABYTE
+
+
+def get_large(site: Site) -> float:
+    return _get_large(site, site.fixtures.wide[:1])
+
+
+def get_large_4(site: Site) -> float:
+    return _get_large(site, site.fixtures.wide)
+
+
+def _get_large(site: Site, connections: list[Connection]) -> float:
+    """Each connection gets the whole file into a buffer of its own; all of it is compared afterwards."""
+    path, body = site.fixtures.large
+    replies: list[Reply] = []
+    requests = iter([site.head("GET", path)] * len(connections))
+    count, elapsed = drive(connections, requests, replies.append, float("inf"))
+    for reply in replies:
+        check_equal(site.require(reply, "GET").body, body, path)
+    return count * len(body) / elapsed / MEGABYTE
+
+
+def ranges(site: Site) -> float:
+    """Ranges of 64 KiB that begin anywhere in the large file; the same ones for every server in a round."""
+    path, body = site.fixtures.large
+    rng = random.Random(len(body))
+    length = site.sizes.range_bytes
+    starts = [rng.randrange(len(body) - length) for _ in range(REQUESTS_MAX // 4)]
+    requests = (site.head("GET", path, {"Range": f"bytes={at}-{at + length - 1}"}) for at in starts)
+    got: list[tuple[int, bytes]] = []
+    count, elapsed = drive(
+        [site.fixtures.connection], requests, lambda r: got.append((r.status, bytes(r.body))), site.sizes.duration_s
+    )
+    for at, (status, piece) in zip(starts, got, strict=False):
+        if status != 206 or piece != body[at : at + length]:
+            raise WrongBytesError(f"{site.key} {path} from {at}: status {status}, {len(piece)} bytes")
+    return count / elapsed
+
+
+def copy_large(site: Site) -> float:
+    """The copy is read and compared afterwards."""
+    path, body = site.fixtures.large
+
+    def once() -> float:
+        target = site.fresh(".bin")
+        elapsed = _time(site, "COPY", site.copy_head("COPY", path, target))
+        site.check_large(target, body)
+        site.remove(target)
+        return elapsed
+
+    return _median_ms(once, min(site.sizes.repeats, 3))
+
+
+# Small files
+
+
+def put_small_1(site: Site) -> float:
+    return _put_small(site, [site.fixtures.connection])
+
+
+def put_small_8(site: Site) -> float:
+    return _put_small(site, site.fixtures.eight)
+
+
+def _put_small(site: Site, connections: list[Connection]) -> float:
+    """New files in a new directory. All are read back and compared afterwards."""
+    directory = site.fresh_directory()
+    made: dict[str, bytes] = {}
+
+    def requests() -> Iterator[bytes]:
+        for number in range(REQUESTS_MAX):
+            path, body = f"{directory}f{number:07}.bin", site.content.small(site.sizes.small_bytes)
+            made[path] = body
+            yield site.put_head(path, len(body)) + body
+
+    replies: list[int] = []
+    count, elapsed = drive(connections, requests(), lambda r: replies.append(r.status), site.sizes.duration_s)
+    if refused := [status for status in replies if status not in {200, 201, 204}]:
+        raise WrongBytesError(f"{site.key}: {len(refused)} of {count} PUT failed, the first with {refused[0]}")
+    site.check_files(made)
+    site.remove(directory)
+    return count / elapsed
+
+
+def get_small_1(site: Site) -> float:
+    return _get_small(site, [site.fixtures.connection])
+
+
+def get_small_8(site: Site) -> float:
+    return _get_small(site, site.fixtures.eight)
+
+
+def _get_small(site: Site, connections: list[Connection]) -> float:
+    """Files in random order. A body says by its stamp which file it is, so all are compared whatever their order."""
+    files = site.fixtures.small
+    paths = list(files)
+    random.Random(len(paths)).shuffle(paths)
+    requests = (site.head("GET", paths[number % len(paths)]) for number in range(REQUESTS_MAX))
+    got: list[bytes] = []
+    count, elapsed = drive(connections, requests, lambda r: got.append(bytes(r.body)), site.sizes.duration_s)
+    expected = [files[paths[number % len(paths)]] for number in range(count)]
+    if (len(connections) == 1 and got != expected) or sorted(got) != sorted(expected):
+        raise WrongBytesError(f"{site.key}: GET of small files brought other bytes")
+    return count / elapsed
+
+
+# Listings
+
+
+def propfind_1000(site: Site) -> float:
+    """Every listing is parsed and compared afterwards."""
+    directory, files = site.fixtures.tree
+    request = site.propfind(directory, "1")
+
+    def once() -> float:
+        began = time.perf_counter()
+        reply = site.fixtures.connection.exchange(request)
+        elapsed = time.perf_counter() - began
+        site.check_listing(site.require(reply, "PROPFIND"), directory, sizes_of(files.items()))
+        return elapsed
+
+    return _median_ms(once, site.sizes.repeats)
+
+
+def propfind_changed(site: Site) -> float:
+    """One file is written anew, with another length, over another connection; the next listing must show it."""
+    directory, files = site.fixtures.tree
+    request = site.propfind(directory, "1")
+    path = next(iter(files))
+
+    def once() -> float:
+        files[path] = site.content.small(20 + (len(files[path]) - 20 + 1) % 50)
+        head = site.put_head(path, len(files[path]))
+        site.require(site.fixtures.eight[0].exchange(head + files[path]), "PUT")
+        began = time.perf_counter()
+        reply = site.fixtures.connection.exchange(request)
+        elapsed = time.perf_counter() - began
+        site.check_listing(site.require(reply, "PROPFIND"), directory, sizes_of(files.items()))
+        return elapsed
+
+    return _median_ms(once, site.sizes.repeats)
+
+
+def propfind_0(site: Site) -> float:
+    """Attributes of one file after the other."""
+    files = site.fixtures.small
+    paths = list(files)
+    requests = (site.propfind(paths[number % len(paths)], "0") for number in range(REQUESTS_MAX))
+    bodies: list[bytes] = []
+    count, elapsed = drive(
+        [site.fixtures.connection], requests, lambda r: bodies.append(bytes(r.body)), site.sizes.duration_s
+    )
+    size = f"getcontentlength>{site.sizes.small_bytes}<".encode()
+    for number, body in enumerate(bodies):
+        name = paths[number % len(paths)].rpartition("/")[2].encode()
+        if name not in body or size not in body:
+            raise WrongBytesError(f"{site.key}: PROPFIND of {name!r} brought {body[:200]!r}")
+    return count / elapsed
+
+
+# Directories
+
+
+def copy_directory(site: Site) -> float:
+    """The copies' listings and, of the last one, all bytes are compared afterwards."""
+    source, files = site.fixtures.tree
+    copied: dict[str, bytes] = {}
+
+    def once() -> float:
+        target = site.fresh("/")
+        elapsed = _time(site, "COPY", site.copy_head("COPY", source, target))
+        copied.clear()
+        copied.update((target + path.removeprefix(source), body) for path, body in files.items())
+        reply = site.fixtures.connection.exchange(site.propfind(target, "1"))
+        site.check_listing(site.require(reply, "PROPFIND"), target, sizes_of(copied.items()))
+        return elapsed
+
+    result = _median_ms(once, min(site.sizes.repeats, 3))
+    site.check_files(copied)
+    return result
+
+
+def move_directory(site: Site) -> float:
+    """There and on; the listing is compared afterwards."""
+    place = site.fresh_directory()
+    files = site.fill(place, site.sizes.entries, 20)
+
+    def once() -> float:
+        nonlocal place, files
+        target = site.fresh("/")
+        elapsed = _time(site, "MOVE", site.copy_head("MOVE", place, target))
+        files = {target + path.removeprefix(place): body for path, body in files.items()}
+        place = target
+        return elapsed
+
+    result = _median_ms(once, site.sizes.repeats)
+    site.check_files(files)
+    reply = site.fixtures.connection.exchange(site.propfind(place, "1"))
+    site.check_listing(site.require(reply, "PROPFIND"), place, sizes_of(files.items()))
+    site.remove(place)
+    return result
+
+
+def delete_directory(site: Site) -> float:
+    """The directory must be gone afterwards."""
+
+    def once() -> float:
+        place = site.fresh_directory()
+        site.fill(place, site.sizes.entries, 20)
+        elapsed = _time(site, "DELETE", site.head("DELETE", place))
+        if (status := site.fixtures.connection.exchange(site.propfind(place, "0")).status) != 404:
+            raise WrongBytesError(f"{site.key}: a deleted directory answers {status}")
+        return elapsed
+
+    return _median_ms(once, min(site.sizes.repeats, 2))
+
+
+ROWS = (
+    Row("put_large", "PUT large", "MB/s", put_large),
+    Row("get_large", "GET large", "MB/s", get_large),
+    Row("get_large_4", "GET large, 4 streams", "MB/s", get_large_4),
+    Row("ranges", "64 KiB ranges", "1/s", ranges),
+    Row("put_small_1", "PUT 4 KiB, 1 connection", "1/s", put_small_1),
+    Row("put_small_8", "PUT 4 KiB, 8 connections", "1/s", put_small_8),
+    Row("get_small_1", "GET 4 KiB, 1 connection", "1/s", get_small_1),
+    Row("get_small_8", "GET 4 KiB, 8 connections", "1/s", get_small_8),
+    Row("propfind_1000", "PROPFIND depth 1, 1,000 entries", "ms", propfind_1000),
+    Row("propfind_changed", "the same, first after a change", "ms", propfind_changed),
+    Row("propfind_0", "PROPFIND depth 0", "1/s", propfind_0),
+    Row("copy_large", "COPY large", "ms", copy_large),
+    Row("copy_directory", "COPY directory of 1,000", "ms", copy_directory),
+    Row("move_directory", "MOVE directory of 1,000", "ms", move_directory),
+    Row("delete_directory", "DELETE directory of 1,000", "ms", delete_directory),
+)
+
+
+def _time(site: Site, method: str, request: bytes) -> float:
+    began = time.perf_counter()
+    reply = site.fixtures.connection.exchange(request)
+    elapsed = time.perf_counter() - began
+    site.require(reply, method)
+    return elapsed
+
+
+def _median_ms(once: Callable[[], float], repeats: int) -> float:
+    return statistics.median(once() for _ in range(repeats)) * 1000
+
+
+def _disk_three_copies(directory: Path, body: bytes) -> float:
+    """What the disk takes when three files are written at once and made durable, counted once: the bound of a PUT."""
+
+    def write(number: int) -> None:
+        path = directory / f"copy-{number}"
+        with path.open("wb", buffering=0) as file:
+            for at in range(0, len(body), DISK_PIECE_BYTES):
+                file.write(body[at : at + DISK_PIECE_BYTES])
+            os.fdatasync(file.fileno())
+        path.unlink()
+
+    with ThreadPoolExecutor(3) as pool:
+        began = time.perf_counter()
+        for done in [pool.submit(write, number) for number in range(3)]:
+            done.result()
+        elapsed = time.perf_counter() - began
+    return len(body) / elapsed / MEGABYTE
