@@ -121,6 +121,12 @@ class DeadlineExceededError(UnavailableError):
     code = "deadline_exceeded"
 
 
+class ReplicaUnreadableError(UnavailableError):
+    """The disk does not give a replica's bytes now. Another replica may; this one is not condemned by it."""
+
+    code = "replica_unreadable"
+
+
 class StaleEpochError(HeleniteError):
     """Another master has become leader; this one must stop its background loops."""
 
