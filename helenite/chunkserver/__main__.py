@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from helenite.chunkserver.dataport import DataPort
 from helenite.chunkserver.dumps import Dumps
 from helenite.chunkserver.peers import Peers, Place
+from helenite.chunkserver.recheck import keep_looking
 from helenite.chunkserver.scrub import Scrub
 from helenite.chunkserver.service import ControlService
 from helenite.chunkserver.store import ChunkStore
@@ -85,7 +86,10 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     server.start()
     compacting = Worker("compaction", lambda ending: _compact(store, ending), stopping.set).start()
-    scrub = Scrub(store, Path(settings.data_dir), settings.scrub_s, settings.scrub_bytes_per_s, Clock()).start()
+    rechecking = Worker("recheck", lambda ending: keep_looking(store, ending), stopping.set).start()
+    scrub = Scrub(
+        store, Path(settings.data_dir), settings.scrub_s, settings.scrub_bytes_per_s, Clock(), stopping.set
+    ).start()
     peers.start()
     healthy.set("", health_pb2.HealthCheckResponse.SERVING)
     tell_ready(settings.ready_fd)
@@ -95,8 +99,8 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
     peers.stop()
     server.stop(STOP_GRACE_S).wait()
     dataport.close()
-    scrub.stop()
-    compacting.stop()
+    for worker in (scrub, rechecking, compacting):
+        worker.stop()
 
 
 def _compact(store: ChunkStore, ending: threading.Event) -> None:

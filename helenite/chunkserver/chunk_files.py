@@ -9,6 +9,7 @@ import heapq
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from helenite.chunkserver.disk import Buffer, disk_errors, sync_directory, write_all
@@ -52,8 +53,10 @@ class ChunkFiles:
                 self._note(handle, length_in_file(file.stat().st_size))
 
     def _note(self, handle: ChunkHandle, length: int) -> None:
+        """It is here now, perhaps in place of a bad one."""
+        replaced = self._lengths.get(handle)
         self._lengths[handle] = length
-        self._live_bytes += record_bytes(length)
+        self._live_bytes += record_bytes(length) - (0 if replaced is None else record_bytes(replaced))
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -66,10 +69,11 @@ class ChunkFiles:
         """The length of a chunk that is here, as its file's size tells."""
         return self._lengths.get(handle)
 
-    def handles(self) -> list[ChunkHandle]:
-        """All handles, rising."""
+    def handles(self) -> Iterator[ChunkHandle]:
+        """All handles, rising; of those that are here at the first, the ones that still are when their turn comes."""
         with self._lock:
-            return sorted(self._lengths)
+            found = sorted(self._lengths)
+        return (handle for handle in found if handle in self._lengths)
 
     def after(self, handle: int, limit: int) -> list[ChunkHandle]:
         """The next handles above `handle`."""
@@ -102,6 +106,7 @@ class ChunkFiles:
             try:
                 sync_directory(final.parent)
             except OSError:
+                self._forget(handle)
                 final.unlink(missing_ok=True)
                 raise
         with self._lock:
@@ -113,17 +118,6 @@ class ChunkFiles:
             return False
         with disk_errors(f"deleting chunk {handle:x}"):
             self._path(handle).unlink(missing_ok=True)
-        return True
-
-    def set_aside(self, handle: ChunkHandle, directory: Path) -> bool:
-        """Move a chunk's file out of the way; whether it was here."""
-        if not self._forget(handle):
-            return False
-        with disk_errors(f"setting chunk {handle:x} aside"):
-            try:
-                self._path(handle).replace(directory / f"{handle:016x}")
-            except FileNotFoundError:
-                log.debug("the file of chunk %x is gone already", handle)
         return True
 
     def _forget(self, handle: ChunkHandle) -> bool:
@@ -169,6 +163,9 @@ class Unfinished:
         os.close(self._descriptor)
 
     def abort(self) -> None:
-        """Leave nothing behind."""
-        os.close(self._descriptor)
-        self._path.unlink(missing_ok=True)
+        """Leave nothing behind; what a failing disk keeps, the next start removes."""
+        try:
+            os.close(self._descriptor)
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("the unfinished chunk %x stays until the next start: %s", self._handle, error)

@@ -17,7 +17,7 @@ from helenite.chunkserver.index import Place
 from helenite.chunkserver.layout import ChunkHeader, Tombstone, size_of
 from helenite.chunkserver.segment_file import Found
 from helenite.chunkserver.segments import Fill, Segments
-from helenite.core.errors import UnavailableError
+from helenite.core.errors import ChunkCorruptError, ReplicaUnreadableError, UnavailableError
 from helenite.core.model import ChunkHandle
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,17 @@ def _rewrite(segments: Segments, victims: list[int], stopping: threading.Event) 
 def _copy(
     segments: Segments, number: int, standing: set[int], copies: Appender, stopping: threading.Event
 ) -> list[tuple[ChunkHandle, Place, Place]]:
-    """Append what is needed of one segment; each chunk's old and new place."""
+    """Append what is needed of one segment; each chunk's old and new place. One that cannot be read is let be."""
+    try:
+        return _copy_records(segments, number, standing, copies, stopping)
+    except (ChunkCorruptError, ReplicaUnreadableError):
+        segments.spare(number)
+        raise
+
+
+def _copy_records(
+    segments: Segments, number: int, standing: set[int], copies: Appender, stopping: threading.Event
+) -> list[tuple[ChunkHandle, Place, Place]]:
     moves: list[tuple[ChunkHandle, Place, Place]] = []
     with segments.path(number).open("rb") as file:
         for record in segments.records(number):

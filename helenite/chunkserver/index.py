@@ -84,6 +84,10 @@ class Index:
             with disk_errors(f"marking the index as clean in {self._marker}"):
                 write_durably(self._marker, json.dumps(totals).encode())
 
+    def distrust(self) -> None:
+        """It lacks something: the next start is to build it anew."""
+        self._is_sound = False
+
     def _load_marker(self) -> dict[int, Living] | None:
         try:
             values = json.loads(self._marker.read_bytes())

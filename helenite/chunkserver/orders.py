@@ -121,7 +121,7 @@ class Orders:
                     self._store.verify(handle)
                     is_held = True
             except HeleniteError as error:
-                log.warning("%s", error)  # it has been noted as corrupt or missing
+                log.warning("%s", error)  # what is corrupt or missing has been noted
             finally:
                 with self._lock:
                     self._running.discard(handle)

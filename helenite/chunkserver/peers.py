@@ -136,7 +136,11 @@ class Peers:
         while True:
             started = time.monotonic()
             self._wakes.clear()
-            self._beat()
+            if not self._store.bad.is_sick:  # else the cluster must count on other replicas, and keep these
+                try:
+                    self._beat()
+                except HeleniteError as error:
+                    log.warning("no heartbeat: %s", error)  # not even the free space can be told
             if stopping.wait(min(EARLY_BEAT_S, self._beat_s)):
                 return
             self._wakes.wait(max(0.0, self._beat_s - (time.monotonic() - started)))
@@ -144,7 +148,7 @@ class Peers:
                 return
 
     def _beat(self) -> None:
-        results, corrupt = self._orders.results(), self._store.corrupt()[:CORRUPT_MAX]
+        results, corrupt = self._orders.results(), self._store.bad.reports(CORRUPT_MAX)
         request = master_pb2.HeartbeatRequest(
             server=chunkserver_to_message(self.describe()),
             deleted=results.deleted,
@@ -169,7 +173,7 @@ class Peers:
         copied = dict.fromkeys(ChunkHandle(result.handle) for result in heard.copied)
         deleted, held = tuple(map(ChunkHandle, heard.deleted)), tuple(map(ChunkHandle, heard.held))
         self._orders.forget(Results(deleted, held, copied))
-        self._store.forget_corrupt(list(map(ChunkHandle, heard.corrupt)))
+        self._store.bad.heard(map(ChunkHandle, heard.corrupt))
 
     def _register_again(self, master: str) -> None:
         try:

@@ -60,7 +60,10 @@ def pull(
 
 
 def _is_good(store: ChunkStore, handle: ChunkHandle) -> bool:
-    """The master orders a copy when it takes ours for lost or bad; it may be right."""
+    """The master orders a copy when it takes ours for lost or bad; it may be right.
+
+    ReplicaUnreadableError when that cannot be told: a replica that may be good is not written over.
+    """
     try:
         store.verify(handle)
     except (ChunkCorruptError, ChunkNotFoundError) as error:

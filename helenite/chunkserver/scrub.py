@@ -1,8 +1,9 @@
 """The scrub: every replica is read and compared with its checksums once in a period, however cold it is.
 
-Used by `__main__`. What is bad is set aside and reported by the store, so that repair replaces it. A pass is spread
-over the whole period, remembers across restarts how far it got, and never reads faster than its limit. One worker
-thread.
+Used by `__main__`. What is bad is noted and reported by the store, so that repair replaces it. A pass is spread over
+the whole period, remembers across restarts how far it got, and never reads faster than its limit. After several bad
+replicas in a row it rests: that may be a controller that has gone mad, and repair and people need time. On a sick disk
+it waits. One worker thread.
 """
 
 from __future__ import annotations
@@ -10,13 +11,20 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from helenite.chunkserver.disk import disk_errors, write_durably
 from helenite.chunkserver.store import ChunkStore
 from helenite.core.clock import Clock
-from helenite.core.errors import ChunkCorruptError, ChunkNotFoundError, HeleniteError, UnavailableError
+from helenite.core.errors import (
+    ChunkCorruptError,
+    ChunkNotFoundError,
+    HeleniteError,
+    ReplicaUnreadableError,
+    UnavailableError,
+)
 from helenite.core.model import MIB, ChunkHandle
 from helenite.core.process import Worker
 
@@ -32,6 +40,11 @@ HEADROOM = 1.25
 """A pass aims to be done before its period ends, as chunks are added meanwhile."""
 RATE_MIN = MIB // 4
 """Bytes a second below which pacing gains nothing."""
+BAD_IN_A_ROW_MAX = 8
+"""So many bad replicas one after the other are no chance: rot is rare."""
+REST_MAX_S = 600.0
+REST_SHARE = 0.01
+"""Of the period: how long it rests after so many, and no longer than REST_MAX_S."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +72,24 @@ def rate(used_bytes: int, period_s: float, limit: int) -> float:
 class Scrub:
     """Passes over one store."""
 
-    def __init__(self, store: ChunkStore, directory: Path, period_s: float, limit: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: ChunkStore,
+        directory: Path,
+        period_s: float,
+        limit: int,
+        clock: Clock,
+        on_crash: Callable[[], None] | None = None,
+    ) -> None:
         self._store = store
         self._file = directory / "scrub.json"
         self._period_s = period_s
         self._limit = limit
         self._clock = clock
-        self._worker = Worker("scrub", self._run)
+        self._worker = Worker("scrub", self._run, on_crash)
         self._saved_at_s = 0.0
         self._behind_s = 0.0  # how long the pace wants us to sleep; collected until it is worth a sleep
+        self._bad_in_a_row = 0
         self.progress = self._load()  # written by the worker only
 
     def start(self) -> Scrub:
@@ -90,8 +112,8 @@ class Scrub:
         return rest_s(self.progress, self._clock.now_ms(), self._period_s)
 
     def _pass(self, stopping: threading.Event) -> None:
-        """One pass, from where the last one stopped, if it is due."""
-        if self._rest_s() > 0:
+        """One pass, from where the last one stopped, if it is due; as far as the disk lets it."""
+        if self._rest_s() > 0 or self._store.bad.is_sick:
             return
         if self.progress.is_done or self.progress.started_at_ms == 0:
             self._save(Progress(self._clock.now_ms(), verified_since_ms=self.progress.verified_since_ms))
@@ -99,10 +121,11 @@ class Scrub:
         while handles := self._store.handles_after(self.progress.cursor, PAGE):
             for handle in handles:
                 self._check(handle, pace, stopping)
-                if stopping.is_set():
+                if stopping.is_set() or self._store.bad.is_sick:
                     self._save(self.progress)
                     return
                 self._advance(handle)
+                self._rest_if_all_is_bad(stopping)
         began = self.progress.started_at_ms
         self._save(Progress(began, is_done=True, verified_since_ms=began))
         log.info("the scrub has compared every replica with its checksums")
@@ -116,13 +139,22 @@ class Scrub:
 
         try:
             self._store.check(handle, pause, is_cold=True)
-        except ChunkCorruptError as error:
+            self._bad_in_a_row = 0
+        except (ChunkCorruptError, ReplicaUnreadableError) as error:
             log.warning("the scrub found a bad replica: %s", error)
+            self._bad_in_a_row += 1
         except ChunkNotFoundError:
             log.debug("chunk %x was deleted before the scrub came to it", handle)
         except UnavailableError as error:  # no descriptor left, say: the next pass comes here again
             log.warning("the scrub passes over chunk %x: %s", handle, error)
             stopping.wait(IDLE_S)
+
+    def _rest_if_all_is_bad(self, stopping: threading.Event) -> None:
+        if self._bad_in_a_row >= BAD_IN_A_ROW_MAX:
+            rest = min(REST_MAX_S, REST_SHARE * self._period_s)
+            log.error("%d replicas in a row are bad: the scrub rests for %.0f s", self._bad_in_a_row, rest)
+            self._bad_in_a_row = 0
+            stopping.wait(rest)
 
     def _advance(self, handle: ChunkHandle) -> None:
         self.progress = replace(self.progress, cursor=handle)

@@ -3,12 +3,12 @@
 Used by `segments`. A listing makes rebuilding the index cheap: it has the headers without the data between them. It is
 written when a segment is closed for good, after the segment has been synced, and is believed only if it is whole and
 speaks of a file of this size. Damage inside a segment costs the damaged record only: the scan looks for the next one.
+So does a place that the disk does not give; but then the scan says so, as there may be more than it has found.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +27,15 @@ from helenite.chunkserver.layout import (
     unpack_detail,
 )
 from helenite.core.checksum import block_checksums
-from helenite.core.errors import ChunkCorruptError
+from helenite.core.errors import ChunkCorruptError, ReplicaUnreadableError
 from helenite.core.model import MIB
 
 log = logging.getLogger(__name__)
 
 SEARCH_BYTES = MIB
 """Read at once while looking for the next record behind damage."""
+UNREADABLE_MAX = 16
+"""Places of one segment that the disk may fail to give; beyond them the disk is not fit to start on."""
 _LISTING_MAGIC = b"HLNLIST1"
 _LISTING = struct.Struct(">8sQ")
 _LISTED = struct.Struct(">QQIB")
@@ -47,14 +49,33 @@ class Found:
     offset: int
 
 
-def scan(descriptor: int, size: int) -> list[Found]:
-    """All whole records of a segment, in file order."""
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What was found in a segment."""
+
+    records: list[Found]
+    unreadable: int
+    """Places that the disk did not give: behind each there may be records that are not listed here."""
+
+
+def scan(descriptor: int, size: int) -> Scan:
+    """All whole records of a segment, in file order; ReplicaUnreadableError when too much of it cannot be read."""
     found: list[Found] = []
-    offset = 0
-    while (here := _next_record(descriptor, offset, size)) is not None:
+    offset = unreadable = 0
+    while True:
+        try:
+            here = _next_record(descriptor, offset, size)
+        except ReplicaUnreadableError as error:
+            unreadable += 1
+            if unreadable > UNREADABLE_MAX:
+                raise
+            log.error("a segment is unreadable somewhere behind %d: %s", offset, error)
+            offset = min(size, offset + SEARCH_BYTES)
+            continue
+        if here is None:
+            return Scan(found, unreadable)
         found.append(here)
         offset = here.offset + size_of(here.header)
-    return found
 
 
 def _next_record(descriptor: int, offset: int, size: int) -> Found | None:
@@ -84,7 +105,7 @@ def _header_at(descriptor: int, offset: int, size: int) -> Header | None:
 def _search(descriptor: int, start: int, size: int) -> Found | None:
     """The first chunk behind `start` whose data matches its checksums: a mere header may be part of somebody's data."""
     while start + HEADER_BYTES <= size:
-        window = os.pread(descriptor, SEARCH_BYTES, start)
+        window = bytes(read_exactly(descriptor, min(SEARCH_BYTES, size - start), start))
         at = window.find(MAGIC)
         while at >= 0:
             header = _header_at(descriptor, start + at, size)
@@ -116,6 +137,9 @@ def load_listing(path: Path, size: int) -> list[Found] | None:
     try:
         whole = path.read_bytes()
     except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("the listing %s cannot be read: %s", path.name, error)
         return None
     packed, checksum = whole[:-8], whole[-8:]
     if xxhash.xxh3_64_digest(packed) != checksum or packed[: _LISTING.size] != _LISTING.pack(_LISTING_MAGIC, size):

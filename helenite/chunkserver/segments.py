@@ -20,7 +20,7 @@ from helenite.chunkserver.disk import Buffer, disk_errors
 from helenite.chunkserver.index import Index, Living, Place
 from helenite.chunkserver.layout import ChunkHeader, Tombstone, encode_header, record_bytes
 from helenite.chunkserver.segment_file import Found, load_listing, save_listing, scan
-from helenite.core.errors import ChunkCorruptError, HeleniteError
+from helenite.core.errors import ChunkCorruptError, HeleniteError, ReplicaUnreadableError
 from helenite.core.model import ChunkHandle
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ class Segments:
         """Sizes of the segments that are appended to no more."""
         self._unlisted: set[int] = set()
         """Those of them that have no listing yet."""
+        self._spared: set[int] = set()
+        """Closed segments of which not everything can be read: compaction leaves them alone, for the bytes in them."""
         self._users: dict[Appender, int] = {}
         """Threads inside each appender; one that was replaced is closed when the last has left."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -111,6 +113,8 @@ class Segments:
             self._count(place, 1)
             if replaced is not None:
                 self._count(replaced, -1)
+        if replaced is not None:  # a bad replica
+            self._bury(handle, replaced)
 
     def delete(self, handle: ChunkHandle) -> bool:
         """Forget a chunk; whether it was here.
@@ -157,8 +161,13 @@ class Segments:
             return {
                 number: Fill(size, self._living.get(number, Living()).bytes)
                 for number, size in self._closed.items()
-                if number < max(highest, self._appender.number)
+                if number < max(highest, self._appender.number) and number not in self._spared
             }
+
+    def spare(self, number: int) -> None:
+        """A segment cannot be read: leave it alone until the next start."""
+        with self._lock:
+            self._spared.add(number)
 
     def numbers(self) -> set[int]:
         """All segments there are, open ones included."""
@@ -166,14 +175,17 @@ class Segments:
             return {*self._closed, *(appender.number for appender in self._users)}
 
     def records(self, number: int) -> list[Found]:
-        """What stands in a closed segment."""
+        """What stands in a closed segment; ReplicaUnreadableError when that is not known in full."""
         with self._lock:
             size = self._closed[number]
         listed = load_listing(self._listing(number), size)
         if listed is not None:
             return listed
         with self.path(number).open("rb") as file:
-            return scan(file.fileno(), size)
+            found = scan(file.fileno(), size)
+        if found.unreadable:
+            raise ReplicaUnreadableError(f"segment {number} is unreadable in {found.unreadable} places")
+        return found.records
 
     def new_appender(self) -> Appender:
         """A further segment, for compaction alone."""
@@ -211,7 +223,7 @@ class Segments:
     def list_closed(self) -> None:
         """Write the listings that are missing."""
         with self._lock:
-            unlisted = dict.fromkeys(sorted(self._unlisted))
+            unlisted = sorted(self._unlisted - self._spared)
         for number in unlisted:
             with disk_errors(f"listing segment {number}"):
                 self._write_listing(number)
@@ -223,15 +235,18 @@ class Segments:
         return self._directory / f"{number:08d}.list"
 
     def _write_listing(self, number: int) -> list[Found]:
-        """A listing stands only beside a segment that is synced."""
+        """What stands in a segment. A listing stands only beside one that is synced and could be read in full."""
         size = self._closed[number]
         with self.path(number).open("rb") as file:
             os.fsync(file.fileno())
             found = scan(file.fileno(), size)
-        save_listing(self._listing(number), size, found)
+        if found.unreadable:
+            self.spare(number)
+            return found.records
+        save_listing(self._listing(number), size, found.records)
         with self._lock:
             self._unlisted.discard(number)
-        return found
+        return found.records
 
     # Appending
 
@@ -313,6 +328,9 @@ class Segments:
             )
         for place in self._index.places():
             self._count(place, 1)
+        if self._spared:
+            log.error("segments %s cannot be read in full; the next start looks again", sorted(self._spared))
+            self._index.distrust()
 
     def _recovered(self, number: int) -> list[Found]:
         """What stands in a segment; a listing is left behind, so that it is scanned only once."""

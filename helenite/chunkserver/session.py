@@ -7,12 +7,12 @@ checksums here: whoever receives it does that with the bytes it got (D10), and a
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import select
 import socket
 
+from helenite.chunkserver.disk import DISK_REFUSES
 from helenite.chunkserver.forwarding import Forward, Hops
 from helenite.chunkserver.layout import covering_blocks
 from helenite.chunkserver.store import ChunkStore, Replica, Sink
@@ -123,8 +123,8 @@ class Session:
             try:
                 self._send_file(replica, start, size)
             except OSError as error:
-                if error.errno == errno.EIO:  # the disk, not the network
-                    self._store.quarantine(request.handle)
+                if error.errno in DISK_REFUSES:  # and not the network; too late for a sentence, the head has gone out
+                    self._store.bad.note_unreadable(request.handle)
                 raise
 
     def _send_file(self, replica: Replica, start: int, size: int) -> None:

@@ -1,13 +1,13 @@
-"""All replicas of one chunkserver: put, find, verify, delete, quarantine.
+"""All replicas of one chunkserver: put, find, verify, delete.
 
-Used by `session`, `service` and `peers`. It chooses between a file of its own and a segment by the chunk's size, and
-keeps the reserve free. Thread-safe.
+Used by `session`, `service` and `peers`. It chooses between a file of its own and a segment by the chunk's size, keeps
+the reserve free, and notes in `bad_replicas` what each look at a replica shows: a bad one is refused to readers and may
+be written again, but its bytes go only when a good copy replaces them or a master orders it. Thread-safe.
 """
 
 from __future__ import annotations
 
 import heapq
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from helenite.chunkserver.bad_replicas import BadReplicas
 from helenite.chunkserver.chunk_files import ChunkFiles, Unfinished
 from helenite.chunkserver.compaction import REWRITE_BELOW, REWRITE_BELOW_WHEN_FULL, compact
 from helenite.chunkserver.data_dir import DataDir, Identity
-from helenite.chunkserver.disk import Buffer, disk_errors, read_exactly
+from helenite.chunkserver.disk import Buffer, disk_errors, read_errors, read_exactly
 from helenite.chunkserver.index import Index
 from helenite.chunkserver.layout import HEADER_BYTES, ChunkHeader, parse_header, record_bytes
 from helenite.chunkserver.segments import SEGMENT_BYTES_MAX, Segments
@@ -31,22 +32,20 @@ from helenite.core.checksum import (
     digest,
     verify_blocks,
 )
+from helenite.core.clock import Clock
 from helenite.core.errors import (
     ChunkCorruptError,
     ChunkExistsError,
     ChunkNotFoundError,
     HeleniteError,
     InsufficientStorageError,
+    ReplicaUnreadableError,
     UnavailableError,
 )
 from helenite.core.model import BLOCK_BYTES, MIB, SEGMENT_CHUNK_BYTES_MAX, ChunkHandle, ServerId
 
-log = logging.getLogger(__name__)
-
 VERIFY_BYTES = MIB
 """Read and compared at once; a multiple of the block."""
-QUARANTINE_MAX = 16
-"""Bad files kept for whoever wants to know why; the oldest goes first."""
 TURN_OVER_BYTES = 64 * MIB
 """An open segment below this is left alone, however little of it lives."""
 TURN_OVER_BYTES_WHEN_FULL = MIB
@@ -105,6 +104,7 @@ class Sink:
             checksums = self._checksums.finish()
             self._file.seal(checksums)
             self._file = None
+        self._store.bad.note_good(self._handle)  # a bad replica that was here is replaced
         self._end()
         return digest(checksums)
 
@@ -132,13 +132,14 @@ class ChunkStore:
         reserve_bytes: int = 0,
         capacity_bytes: int = 0,
         segment_bytes: int = SEGMENT_BYTES_MAX,
+        clock: Clock | None = None,
     ) -> None:
         self._reserve_bytes = reserve_bytes
         self._capacity_bytes = capacity_bytes
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the one below
         self._receiving: dict[ChunkHandle, int] = {}
         """Chunks that are being written, with the space that they will take."""
-        self._corrupt: set[ChunkHandle] = set()
+        self.bad = BadReplicas(clock or Clock())
         self._data = DataDir(directory)
         try:
             self.files = ChunkFiles(self._data.path / "chunks", is_durable=is_durable)
@@ -185,7 +186,8 @@ class ChunkStore:
         return self._capacity_bytes or self.used_bytes() + self.free_bytes()
 
     def chunk_count(self) -> int:
-        return len(self.files) + self.segments.count
+        """Without those that are known to be bad."""
+        return len(self.files) + self.segments.count - self.bad.refused_count
 
     def tidy(self, stopping: threading.Event) -> int:
         """Give dead space back if that is worth it; bytes gained. One thread calls this from time to time."""
@@ -199,7 +201,10 @@ class ChunkStore:
     # Writing
 
     def begin(self, handle: ChunkHandle, length: int) -> Sink:
-        """Receive a chunk. ChunkExistsError when it is here, InsufficientStorageError when it would not fit."""
+        """Receive a chunk, perhaps in place of a bad replica.
+
+        ChunkExistsError when a good one is here, InsufficientStorageError when it would not fit.
+        """
         size = record_bytes(length)
         if self.free_bytes() < size:
             raise InsufficientStorageError(
@@ -223,7 +228,9 @@ class ChunkStore:
             self._receiving.pop(handle, None)
 
     def has(self, handle: ChunkHandle) -> bool:
-        return self.files.length(handle) is not None or self.segments.find(handle) is not None
+        """Whether a replica is here that is not known to be bad."""
+        is_here = self.files.length(handle) is not None or self.segments.find(handle) is not None
+        return is_here and not self.bad.refuses(handle)
 
     # Reading
 
@@ -231,18 +238,29 @@ class ChunkStore:
     def open(self, handle: ChunkHandle) -> Iterator[Replica]:
         """An open replica, closed afterwards. Its bytes are not compared with their checksums.
 
-        ChunkNotFoundError when it is not here; ChunkCorruptError when its file is damaged or cut short, in which case
-        it is set aside.
+        ChunkNotFoundError when it is not here; ChunkCorruptError when its file is damaged or cut short, or when it is
+        known to be bad; ReplicaUnreadableError when the disk does not give it now.
         """
+        if self.bad.refuses(handle):
+            raise ChunkCorruptError(f"the replica of chunk {handle:x} here is bad and waits for another to replace it")
+        with self._open_any(handle) as replica:
+            yield replica
+
+    @contextmanager
+    def _open_any(self, handle: ChunkHandle) -> Iterator[Replica]:
+        """Also a bad one; what goes wrong until it is closed is noted."""
         try:
             descriptor, start, length = self._open_record(handle)
+            try:
+                yield Replica(descriptor, start + HEADER_BYTES, length)
+            finally:
+                os.close(descriptor)
         except ChunkCorruptError:
-            self.quarantine(handle)
+            self.bad.note_corrupt(handle)
             raise
-        try:
-            yield Replica(descriptor, start + HEADER_BYTES, length)
-        finally:
-            os.close(descriptor)
+        except ReplicaUnreadableError:
+            self.bad.note_unreadable(handle)
+            raise
 
     def _open_record(self, handle: ChunkHandle) -> tuple[int, int, int]:
         """Descriptor, where the record starts and the chunk's length, after a look at the record's header and size."""
@@ -250,7 +268,9 @@ class ChunkStore:
         try:
             if parse_header(read_exactly(descriptor, HEADER_BYTES, start)) != ChunkHeader(handle, length):
                 raise ChunkCorruptError(f"another record stands where chunk {handle:x} should")
-            if os.fstat(descriptor).st_size < start + record_bytes(length):
+            with read_errors(f"looking at chunk {handle:x}"):
+                size = os.fstat(descriptor).st_size
+            if size < start + record_bytes(length):
                 raise ChunkCorruptError(f"the file of chunk {handle:x} is cut short")
         except BaseException:
             os.close(descriptor)
@@ -258,7 +278,7 @@ class ChunkStore:
         return descriptor, start, length
 
     def _find_record(self, handle: ChunkHandle) -> tuple[int, int, int]:
-        with disk_errors(f"opening chunk {handle:x}"):
+        with read_errors(f"opening chunk {handle:x}"):
             if (file := self.files.open(handle)) is not None:
                 descriptor, length = file
                 return descriptor, 0, length
@@ -267,76 +287,48 @@ class ChunkStore:
                 return descriptor, place.offset, place.length
         raise ChunkNotFoundError(f"chunk {handle:x} is not on chunkserver {self.identity.server_id}")
 
-    def verify(self, handle: ChunkHandle, pause: Callable[[int], None] = lambda _: None) -> tuple[int, bytes]:
-        """Compare every byte with its checksum; length and digest. `pause` hears how much was read, to limit the rate.
+    def verify(self, handle: ChunkHandle) -> tuple[int, bytes]:
+        """Compare every byte with its checksum; length and digest.
 
-        A bad replica is set aside and reported; ChunkCorruptError says so. One that is not here is reported too:
-        whoever asks has its name from the chunk table, so the table must learn.
+        ChunkCorruptError when it is bad: that is noted, to be reported. One that is not here is reported too: whoever
+        asks has its name from the chunk table, so the table must learn. ReplicaUnreadableError proves nothing yet.
+        A replica that was bad and is good now counts again.
         """
         try:
-            return self.check(handle, pause)
+            return self.check(handle)
         except ChunkNotFoundError:
-            with self._lock:
-                self._corrupt.add(handle)
+            self.bad.note_missing(handle)
             raise
 
-    def check(self, handle: ChunkHandle, pause: Callable[[int], None], *, is_cold: bool = False) -> tuple[int, bytes]:
+    def check(
+        self, handle: ChunkHandle, pause: Callable[[int], None] = lambda _: None, *, is_cold: bool = False
+    ) -> tuple[int, bytes]:
         """`verify` for whoever has the name from here: a replica that is gone was deleted and is not reported.
 
-        A cold check reads from the disk, not from what the kernel remembers of it, and leaves the memory to others.
+        `pause` hears how much was read, to limit the rate. A cold check reads from the disk, not from what the kernel
+        remembers of it, and leaves the memory to others.
         """
-        with self.open(handle) as replica:
-            if is_cold and hasattr(os, "posix_fadvise"):  # macOS has none
-                size = record_bytes(replica.length)
-                os.posix_fadvise(replica.descriptor, replica.offset, size, os.POSIX_FADV_DONTNEED)
-            try:
-                checksums = replica.checksums(0, block_count(replica.length))
-                for start in range(0, replica.length, VERIFY_BYTES):
-                    size = min(VERIFY_BYTES, replica.length - start)
-                    data = read_exactly(replica.descriptor, size, replica.offset + start)
-                    first = start // BLOCK_BYTES * CHECKSUM_BYTES
-                    expected = checksums[first : first + block_count(size) * CHECKSUM_BYTES]
-                    verify_blocks(data, expected, f"chunk {handle:x} on chunkserver {self.identity.server_id}")
-                    pause(size)
-            except ChunkCorruptError:
-                self.quarantine(handle)
-                raise
-            return replica.length, digest(checksums)
+        with self._open_any(handle) as replica:
+            if is_cold:
+                _forget_pages(replica)
+            checksums = replica.checksums(0, block_count(replica.length))
+            for start in range(0, replica.length, VERIFY_BYTES):
+                size = min(VERIFY_BYTES, replica.length - start)
+                data = read_exactly(replica.descriptor, size, replica.offset + start)
+                first = start // BLOCK_BYTES * CHECKSUM_BYTES
+                expected = checksums[first : first + block_count(size) * CHECKSUM_BYTES]
+                verify_blocks(data, expected, f"chunk {handle:x} on chunkserver {self.identity.server_id}")
+                pause(size)
+        self.bad.note_good(handle)
+        return replica.length, digest(checksums)
 
     # Removing
 
     def delete(self, handle: ChunkHandle) -> bool:
         """Whether it was here."""
-        with self._lock:
-            self._corrupt.discard(handle)
-        return self.files.delete(handle) or self.segments.delete(handle)
-
-    def quarantine(self, handle: ChunkHandle) -> None:
-        """Set a bad replica aside, where nobody reads it, and report it until somebody has heard."""
-        log.error("chunk %x is corrupt and is set aside", handle)
-        with self._lock:
-            self._corrupt.add(handle)
-        aside = self._data.path / "quarantine"
-        try:
-            with disk_errors(f"setting chunk {handle:x} aside"):
-                aside.mkdir(exist_ok=True)
-                if not self.files.set_aside(handle, aside):
-                    self.segments.delete(handle)
-                kept = sorted(aside.iterdir(), key=lambda path: path.stat().st_mtime)
-                for path in kept[:-QUARANTINE_MAX]:
-                    path.unlink()
-        except HeleniteError as error:
-            log.warning("the quarantine fails: %s", error)
-
-    def corrupt(self) -> list[ChunkHandle]:
-        """Replicas set aside that have not been reported yet."""
-        with self._lock:
-            return sorted(self._corrupt)
-
-    def forget_corrupt(self, handles: list[ChunkHandle]) -> None:
-        """These have been reported."""
-        with self._lock:
-            self._corrupt.difference_update(handles)
+        was_here = self.files.delete(handle) or self.segments.delete(handle)
+        self.bad.note_good(handle)
+        return was_here
 
     # Listing
 
@@ -346,7 +338,11 @@ class ChunkStore:
         return list(islice(merged, limit))
 
     def handles(self) -> Iterator[ChunkHandle]:
-        """All held chunks in rising order; what comes or goes meanwhile may be there or not."""
+        """All held chunks in rising order, bad ones too.
+
+        They are looked up as they are asked for: what has gone by then is not named, however long the list takes. What
+        comes meanwhile may be there or not.
+        """
         return heapq.merge(self.files.handles(), self._small_handles())
 
     def _small_handles(self) -> Iterator[ChunkHandle]:
@@ -354,6 +350,14 @@ class ChunkStore:
         while page:
             yield from page
             page = self._index.after(page[-1], HANDLES_PAGE)
+
+
+def _forget_pages(replica: Replica) -> None:
+    """Have the kernel read a replica from its disk the next time."""
+    if hasattr(os, "posix_fadvise"):  # macOS has none
+        with read_errors("looking at a replica anew"):
+            size = record_bytes(replica.length)
+            os.posix_fadvise(replica.descriptor, replica.offset, size, os.POSIX_FADV_DONTNEED)
 
 
 def receive(sink: Sink, data: Buffer) -> bytes:

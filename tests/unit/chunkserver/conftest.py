@@ -15,7 +15,7 @@ def open_store() -> Iterator[Callable[..., ChunkStore]]:
     """Opens a store, to be closed when the test ends, if it has not been before."""
     opened: list[ChunkStore] = []
 
-    def open_one(directory: Path, **options: int) -> ChunkStore:
+    def open_one(directory: Path, **options: object) -> ChunkStore:
         opened.append(ChunkStore(directory, **options))  # type: ignore[arg-type]
         return opened[-1]
 

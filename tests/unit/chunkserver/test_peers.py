@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from helenite.chunkserver.bad_replicas import SICK_AT
 from helenite.chunkserver.dataport import DataPort
 from helenite.chunkserver.dumps import Dumps
 from helenite.chunkserver.masters import Masters
 from helenite.chunkserver.peers import Peers, Place
+from helenite.chunkserver.recheck import look_again
 from helenite.chunkserver.store import ChunkStore
 from helenite.core.errors import ForeignClusterError, UnavailableError
 from helenite.core.frames import capability_for
@@ -173,7 +175,7 @@ def test_corrupt_replicas_are_reported_until_the_leader_has_heard(
     leader.is_leader = standby.is_leader = False
     join(store, leader.address, standby.address)
     put(store, 1, 1000)
-    store.quarantine(ChunkHandle(1))
+    store.bad.note_corrupt(ChunkHandle(1))
     wait_until(lambda: sum(1 in beat.corrupt for beat in standby.beats) > 2)
     leader.is_leader = True
     wait_until(lambda: not leader.beats[-1].corrupt)
@@ -190,6 +192,43 @@ def test_a_report_names_all_chunks_and_is_repeated_when_it_fails(
     join(store, masters[0].address)
     wait_until(lambda: bool(masters[0].reports))
     assert masters[0].reports[0] == list(range(1, 30))
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_a_report_does_not_name_what_went_while_it_was_sent(
+    store: ChunkStore, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk that was freed or moved away meanwhile would count as a replica again."""
+    monkeypatch.setattr("helenite.chunkserver.store.HANDLES_PAGE", 4)
+    for handle in range(1, 21):
+        put(store, handle, size)
+    named = store.handles()
+    assert next(named) == 1
+    for handle in range(10, 15):
+        store.delete(ChunkHandle(handle))
+    assert list(named) == [*range(2, 10), *range(15, 21)]
+
+
+def test_a_sick_disk_falls_silent_until_it_is_well(
+    store: ChunkStore, masters: list[ScriptedMaster], join: Join
+) -> None:
+    """So the cluster counts on other replicas, and orders no deletion here."""
+    for handle in range(1, SICK_AT + 1):
+        put(store, handle, 100)
+    join(store, masters[0].address)
+    wait_until(lambda: len(masters[0].beats) > 2)
+    for handle in range(1, SICK_AT + 1):
+        store.bad.note_unreadable(ChunkHandle(handle))
+    beats: list[int] = []
+
+    def is_silent() -> bool:
+        beats.append(len(masters[0].beats))
+        return beats.count(beats[-1]) > 30  # looks of 10 ms, several times the pause between two beats
+
+    wait_until(is_silent)
+    look_again(store, threading.Event())
+    wait_until(lambda: len(masters[0].beats) > beats[-1] + 2)
+    assert not any(beat.corrupt for beat in masters[0].beats)
 
 
 # Copying

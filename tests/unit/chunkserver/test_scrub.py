@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import threading
 import time
@@ -10,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from helenite.chunkserver.scrub import HEADROOM, RATE_MIN, Progress, Scrub, rate
+from helenite.chunkserver.bad_replicas import SICK_AT
+from helenite.chunkserver.recheck import look_again
+from helenite.chunkserver.scrub import BAD_IN_A_ROW_MAX, HEADROOM, RATE_MIN, Progress, Scrub, rate
 from helenite.chunkserver.store import ChunkStore
 from helenite.core.clock import Clock
 from helenite.core.model import MIB, ChunkHandle
@@ -56,8 +60,9 @@ def test_a_pass_finds_what_rotted_and_nothing_else(tmp_path: Path, request: pyte
     scrub = Scrub(store, tmp_path, 0.5, 1 << 40, Clock()).start()
     request.addfinalizer(scrub.stop)
     wait_until(lambda: scrub.progress.verified_since_ms > 0, 20)
-    assert store.corrupt() == bad
-    assert set(store.handles()) == set(range(1, 41)) - set(bad)
+    assert store.bad.reports(100) == bad
+    assert store.chunk_count() == 40 - len(bad)
+    assert [handle for handle in range(1, 41) if not store.has(ChunkHandle(handle))] == bad
 
 
 def test_an_interrupted_pass_goes_on_where_it_stopped(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -98,10 +103,50 @@ def test_the_next_pass_begins_when_it_is_due(tmp_path: Path, request: pytest.Fix
     damage(store, 1, random.Random(1))
     clock.at_ms += 3_599_000
     scrub._pass(threading.Event())
-    assert store.corrupt() == [], "not due yet"
+    assert store.bad.reports(100) == [], "not due yet"
     clock.at_ms += 2_000
     scrub._pass(threading.Event())
-    assert store.corrupt() == [1]
+    assert store.bad.reports(100) == [1]
+
+
+def test_it_rests_when_everything_seems_bad(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A controller gone mad must not have all replicas condemned before repair or a person can do anything."""
+    store = ChunkStore(tmp_path)
+    request.addfinalizer(store.close)
+    for handle in range(1, 4 * BAD_IN_A_ROW_MAX):
+        put(store, handle, 1_000)
+        damage(store, handle, random.Random(handle))
+    scrub = running(store, tmp_path, Clock()).start()
+    request.addfinalizer(scrub.stop)
+    wait_until(lambda: scrub.progress.cursor == BAD_IN_A_ROW_MAX)
+    with pytest.raises(AssertionError):
+        wait_until(lambda: scrub.progress.cursor > BAD_IN_A_ROW_MAX, 0.5)
+    assert store.bad.reports(100) == list(range(1, BAD_IN_A_ROW_MAX + 1))
+
+
+def test_a_pass_stops_on_a_sick_disk_and_goes_on_when_it_is_well(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ChunkStore(tmp_path)
+    request.addfinalizer(store.close)
+    for handle in range(1, 101):
+        put(store, handle, 1_000)
+
+    def preadv(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    scrub = Scrub(store, tmp_path, 1.0, 1 << 40, SetClock(1_000_000))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", preadv)
+        scrub._pass(threading.Event())
+        scrub._pass(threading.Event())
+    assert not scrub.progress.is_done
+    assert scrub.progress.cursor < SICK_AT
+    assert store.bad.is_sick
+    look_again(store, threading.Event())
+    scrub._pass(threading.Event())
+    assert scrub.progress.is_done
+    assert store.bad.reports(100) == []
 
 
 def test_a_clock_set_back_does_not_stop_scrubbing(tmp_path: Path, request: pytest.FixtureRequest) -> None:

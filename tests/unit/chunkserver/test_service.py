@@ -55,7 +55,7 @@ def test_verify_says_of_each_chunk_how_it_is(store: ChunkStore, control: Control
     assert (good.handle, good.length_bytes, good.digest) == (1, 100_000, digest(block_checksums(data)))
     assert not good.HasField("failure")
     assert (bad.failure.code, missing.failure.code) == ("chunk_corrupt", "chunk_not_found")
-    assert store.corrupt() == [2, 3], "what is missing is reported, too"
+    assert store.bad.reports(10) == [2, 3], "what is missing is reported, too"
 
 
 def test_delete_and_list(store: ChunkStore, control: ControlStub) -> None:

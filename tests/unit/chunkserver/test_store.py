@@ -15,8 +15,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from helenite.chunkserver.bad_replicas import PERSISTS_S, SICK_AT, UNREADABLE_MAX
 from helenite.chunkserver.layout import record_bytes
-from helenite.chunkserver.store import QUARANTINE_MAX, ChunkStore
+from helenite.chunkserver.recheck import look_again
+from helenite.chunkserver.store import ChunkStore
+from helenite.core.clock import Clock
 from helenite.core.errors import (
     ChunkCorruptError,
     ChunkExistsError,
@@ -25,6 +28,7 @@ from helenite.core.errors import (
     ForeignClusterError,
     HeleniteError,
     InsufficientStorageError,
+    ReplicaUnreadableError,
     UnavailableError,
 )
 from helenite.core.model import SEGMENT_CHUNK_BYTES_MAX, ChunkHandle, ServerId
@@ -107,20 +111,60 @@ def flip_bit(path: Path, at: int) -> None:
 
 @pytest.mark.parametrize("size", [100_000, LARGE])
 @pytest.mark.parametrize("where", [-10, 0, 0.3, 0.999999, 1.0])
-def test_a_flipped_bit_is_found_set_aside_and_reported(store: ChunkStore, size: int, where: float) -> None:
-    """In the header, the data, the checksums."""
-    put(store, 1, size)
+def test_a_flipped_bit_is_found_refused_reported_and_replaced(store: ChunkStore, size: int, where: float) -> None:
+    """In the header, the data, the checksums. The bytes stay until a good copy comes."""
+    data = put(store, 1, size)
     path, offset = path_of(store, 1)
     flip_bit(path, offset + (where if isinstance(where, int) else int(where * size)))
     with pytest.raises(ChunkCorruptError):
         store.verify(ChunkHandle(1))
-    assert store.corrupt() == [1]
-    with pytest.raises(ChunkNotFoundError), store.open(ChunkHandle(1)):
+    assert store.bad.reports(10) == [1]
+    with pytest.raises(ChunkCorruptError), store.open(ChunkHandle(1)):
         pass
-    store.forget_corrupt([ChunkHandle(1)])
-    assert store.corrupt() == []
-    assert_holds(store, {})
-    assert_holds(store, {1: put(store, 1, size)})  # repair can put it back
+    store.bad.heard([ChunkHandle(1)])
+    assert store.bad.reports(10) == []
+    assert store.chunk_count() == 0
+    assert not store.has(ChunkHandle(1))
+    assert path.stat().st_size >= record_bytes(size)
+    assert put(store, 1, size) == data
+    assert_holds(store, {1: data})
+    assert store.used_bytes() == record_bytes(size)
+
+
+@BOTH
+def test_a_replica_that_proves_good_after_all_counts_again(store: ChunkStore, size: int) -> None:
+    """A controller gone mad, a bad cable: what was read wrong is right on the disk."""
+    data = put(store, 1, size)
+    path, offset = path_of(store, 1)
+    flip_bit(path, offset)
+    with pytest.raises(ChunkCorruptError):
+        store.verify(ChunkHandle(1))
+    flip_bit(path, offset)
+    store.verify(ChunkHandle(1))
+    assert_holds(store, {1: data})
+    assert store.bad.reports(10) == []
+
+
+@BOTH
+def test_what_replaces_a_bad_replica_is_what_a_rebuilt_index_finds(
+    open_store: OpenStore, tmp_path: Path, size: int
+) -> None:
+    store = open_store(tmp_path / "a")
+    put(store, 1, size)
+    flip_bit(*path_of(store, 1))
+    with pytest.raises(ChunkCorruptError):
+        store.verify(ChunkHandle(1))
+    data = put(store, 1, size)
+    snapshot(tmp_path / "a", tmp_path / "b")
+    assert_holds(open_store(tmp_path / "b"), {1: data})
+
+
+@BOTH
+def test_a_bad_replica_goes_when_a_master_orders_it(store: ChunkStore, size: int) -> None:
+    put(store, 1, size)
+    store.bad.note_corrupt(ChunkHandle(1))
+    assert store.delete(ChunkHandle(1))
+    assert (store.chunk_count(), store.used_bytes(), store.bad.reports(10)) == (0, 0, [])
 
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "delete"])
@@ -137,7 +181,7 @@ def test_a_damaged_file_is_corrupt(open_store: OpenStore, tmp_path: Path, damage
         store = open_store(tmp_path)  # its size is all that a start looks at
     with pytest.raises(ChunkCorruptError), store.open(ChunkHandle(1)):
         pass
-    assert store.corrupt() == [1]
+    assert store.bad.reports(10) == [1]
 
 
 def test_a_segment_that_is_gone_is_corruption(store: ChunkStore) -> None:
@@ -145,14 +189,7 @@ def test_a_segment_that_is_gone_is_corruption(store: ChunkStore) -> None:
     path_of(store, 1)[0].unlink()
     with pytest.raises(ChunkCorruptError):
         store.verify(ChunkHandle(1))
-    assert store.corrupt() == [1]
-
-
-def test_the_quarantine_is_bounded(store: ChunkStore, tmp_path: Path) -> None:
-    for handle in range(QUARANTINE_MAX + 3):
-        put(store, handle, LARGE)
-        store.quarantine(ChunkHandle(handle))
-    assert len(list((tmp_path / "data" / "quarantine").iterdir())) == QUARANTINE_MAX
+    assert store.bad.reports(10) == [1]
 
 
 def test_stray_and_unfinished_files_do_no_harm(open_store: OpenStore, tmp_path: Path) -> None:
@@ -267,12 +304,129 @@ def test_a_full_disk_still_deletes(store: ChunkStore, disk: FailingDisk) -> None
     assert_holds(store, {})
 
 
-def test_a_replica_that_the_disk_cannot_read_is_corrupt(store: ChunkStore, disk: FailingDisk) -> None:
-    put(store, 1, LARGE)
+@BOTH
+@pytest.mark.parametrize("call", ["preadv", "open", "fstat", "posix_fadvise"])
+def test_what_the_disk_does_not_give_now_is_not_condemned(
+    store: ChunkStore, disk: FailingDisk, size: int, call: str
+) -> None:
+    data = put(store, 1, size)
+    disk.fail(call, errno.EIO)
+    with pytest.raises(ReplicaUnreadableError):
+        store.check(ChunkHandle(1), is_cold=True)
+    assert store.bad.doubtful() == [1]
+    disk.recover()
+    assert store.bad.reports(10) == []
+    assert_holds(store, {1: data})
+    assert store.bad.doubtful() == []
+
+
+class StoppedClock(Clock):
+    """Monotonic time as told."""
+
+    at_s = 1_000.0
+
+    def monotonic_s(self) -> float:
+        return self.at_s
+
+
+@BOTH
+def test_a_bad_sector_is_reported_once_it_has_lasted_and_its_bytes_are_kept(
+    open_store: OpenStore, tmp_path: Path, disk: FailingDisk, size: int
+) -> None:
+    clock = StoppedClock()
+    store = open_store(tmp_path, clock=clock)
+    data = put(store, 1, size)
     disk.fail("preadv", errno.EIO)
-    with pytest.raises(ChunkCorruptError):
-        store.verify(ChunkHandle(1))
-    assert store.corrupt() == [1]
+    for at_s in (1_000.0, 1_000.0 + PERSISTS_S - 1):
+        clock.at_s = at_s
+        look_again(store, threading.Event())
+        with pytest.raises(ReplicaUnreadableError):
+            store.verify(ChunkHandle(1))
+        assert store.bad.reports(10) == []
+    clock.at_s += 2
+    look_again(store, threading.Event())
+    assert (store.bad.reports(10), store.bad.doubtful()) == ([1], [])
+    disk.recover()
+    with pytest.raises(ChunkCorruptError), store.open(ChunkHandle(1)):
+        pass
+    store.verify(ChunkHandle(1))  # as masters order before they enter a replica
+    assert_holds(store, {1: data})
+
+
+def test_a_disk_that_fails_as_a_whole_is_sick_and_nothing_on_it_is_condemned(
+    open_store: OpenStore, tmp_path: Path, disk: FailingDisk
+) -> None:
+    clock = StoppedClock()
+    store = open_store(tmp_path, clock=clock)
+    kept = {handle: put(store, handle, LARGE if handle % 9 == 0 else 5_000) for handle in range(1, 101)}
+    disk.fail("preadv", errno.EIO)
+    for _ in range(3):
+        for handle in kept:
+            with pytest.raises(ReplicaUnreadableError):
+                store.verify(ChunkHandle(handle))
+            assert store.bad.is_sick == (len(store.bad.doubtful()) >= SICK_AT)
+        clock.at_s += PERSISTS_S
+    assert len(store.bad.doubtful()) == UNREADABLE_MAX
+    look_again(store, threading.Event())
+    assert store.bad.is_sick
+    disk.recover()
+    look_again(store, threading.Event())
+    assert not store.bad.is_sick
+    assert (store.bad.reports(10), store.bad.doubtful()) == ([], [])
+    assert_holds(store, kept)
+
+
+def test_a_sector_that_stays_bad_when_the_disk_is_well_again_gets_its_time(
+    open_store: OpenStore, tmp_path: Path, disk: FailingDisk
+) -> None:
+    clock = StoppedClock()
+    store = open_store(tmp_path, clock=clock)
+    for handle in range(1, SICK_AT + 1):
+        put(store, handle, 100)
+        store.bad.note_unreadable(ChunkHandle(handle))
+    assert store.bad.is_sick
+    clock.at_s += 10 * PERSISTS_S
+    for handle in range(2, SICK_AT + 1):
+        store.verify(ChunkHandle(handle))
+    assert not store.bad.is_sick
+    store.bad.note_unreadable(ChunkHandle(1))
+    assert store.bad.reports(10) == []
+    clock.at_s += PERSISTS_S
+    store.bad.note_unreadable(ChunkHandle(1))
+    assert store.bad.reports(10) == [1]
+
+
+def test_a_failing_disk_costs_no_record_at_a_start_or_in_compaction(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index is rebuilt from a segment with a bad sector in its middle; later the sector reads well again."""
+    store = open_store(tmp_path / "a")
+    kept = {handle: put(store, handle, 400_000) for handle in range(1, 11)}
+    for handle in (1, 2, 3, 4, 5, 9):
+        store.delete(ChunkHandle(handle))
+        del kept[handle]
+    bad_path, bad_at = path_of(store, 7)
+    snapshot(tmp_path / "a", tmp_path / "b")
+    bad_path = tmp_path / "b" / "segments" / bad_path.name
+    real_preadv = os.preadv
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path == bad_path and offset <= bad_at - 10 < offset + len(buffers[0]):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real_preadv(descriptor, buffers, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", preadv)
+        limping = open_store(tmp_path / "b")
+        assert set(limping.handles()) < set(kept)
+        assert 10 in set(limping.handles())
+        limping.delete(ChunkHandle(10))
+        del kept[10]
+        limping.tidy(threading.Event())
+        assert bad_path.exists()
+        limping.close()
+    assert_holds(open_store(tmp_path / "b"), kept)
 
 
 def test_no_descriptor_left_is_trouble_and_not_corruption(store: ChunkStore, disk: FailingDisk) -> None:
@@ -281,7 +435,7 @@ def test_no_descriptor_left_is_trouble_and_not_corruption(store: ChunkStore, dis
     with pytest.raises(UnavailableError), store.open(ChunkHandle(1)):
         pass
     disk.recover()
-    assert store.corrupt() == []
+    assert store.bad.reports(10) == []
     store.verify(ChunkHandle(1))
 
 
