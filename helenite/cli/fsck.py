@@ -22,12 +22,13 @@ from helenite.cli.books import audit, mend
 from helenite.cli.connect import DirOption, JsonOption, MasterOption, open_cluster
 from helenite.cli.progress import open_progress
 from helenite.client.filesystem import FileSystem
+from helenite.core.errors import UnavailableError
 from helenite.core.model import ChunkHandle, Entry, EntryView, ServerId
 from helenite.core.paths import ROOT, Path, format_path
 from helenite.core.pb import chunkserver_pb2, common_pb2
 from helenite.core.pb.chunkserver_pb2_grpc import ControlStub
 from helenite.core.serving import GRPC_OPTIONS
-from helenite.core.wire import error_from_rpc
+from helenite.core.wire import error_from_rpc, failure_from_message
 
 VERIFY_BATCH = 16
 """Chunks verified in one call: at 64 MiB each, about a GiB of reading."""
@@ -261,11 +262,13 @@ def _verify(address: str, server: ServerId, handles: list[ChunkHandle], progress
                 reply = stub.Verify(chunkserver_pb2.HandlesRequest(handles=batch), timeout=VERIFY_S)
             except grpc.RpcError as problem:
                 error = error_from_rpc(problem, f"chunkserver {server}")
-                answer.unchecked = handles[at:]
+                answer.unchecked += handles[at:]
                 answer.problems.append(f"{error}; {len(handles) - at} replicas unchecked")
                 return answer
             for chunk in reply.chunks:
                 if chunk.HasField("failure"):
+                    if isinstance(failure_from_message(chunk.failure), UnavailableError):  # it may be well
+                        answer.unchecked.append(ChunkHandle(chunk.handle))
                     answer.problems.append(f"chunkserver {server}, chunk {chunk.handle:x}: {chunk.failure.message}")
                 else:
                     answer.healthy.append(ChunkHandle(chunk.handle))

@@ -124,7 +124,7 @@ class Connections:
         self.give_back(server, connection)
 
     def ask_to_verify(self, server: ServerId, handle: ChunkHandle) -> None:
-        """Ask a chunkserver to check a replica that looked corrupt from here; it quarantines what is bad."""
+        """Ask a chunkserver to check a replica that looked corrupt from here; it then knows what is bad."""
         known = self.server(server)
         try:
             with grpc.insecure_channel(known.address, options=GRPC_OPTIONS) as channel:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from helenite.client.connections import Connections
 from helenite.core.checksum import CHECKSUM_BYTES, verify_blocks
-from helenite.core.errors import ChunkCorruptError
+from helenite.core.errors import ChunkCorruptError, ReplicaUnreadableError
 from helenite.core.frames import OpenRequest
 from helenite.core.model import BLOCK_BYTES, ChunkHandle, Location, ServerId
 
@@ -63,7 +63,8 @@ class Descriptors:
     ) -> memoryview | None:
         """Verified bytes of a replica on this machine; None when the server's descriptors cannot reach us.
 
-        ChunkCorruptError when the file is shorter than it should be or its bytes are wrong.
+        ChunkCorruptError when the file is shorter than it should be or its bytes are wrong, ReplicaUnreadableError when
+        the disk does not give them.
         """
         replica = self._acquire(location.handle)
         if replica is None:
@@ -85,7 +86,7 @@ class Descriptors:
             return None
         try:
             return _read_verified(replica, handle, offset, length, NO_WAIT)
-        except (ChunkCorruptError, BlockingIOError):
+        except (ChunkCorruptError, ReplicaUnreadableError, BlockingIOError):
             return None
         finally:
             self._release(replica)
@@ -148,8 +149,7 @@ def _read_verified(replica: _Replica, handle: ChunkHandle, offset: int, length: 
         except BlockingIOError:
             raise
         except OSError as error:
-            # A bad sector: this replica is as good as rotten, another one answers.
-            raise ChunkCorruptError(f"chunk {handle:x} cannot be read from this machine's disk: {error}") from error
+            raise ReplicaUnreadableError(f"chunk {handle:x} cannot be read from this machine's disk: {error}") from error
         if count == 0:
             raise ChunkCorruptError(f"the replica of chunk {handle:x} on this machine is cut short")
         got += count

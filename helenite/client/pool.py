@@ -30,6 +30,7 @@ from helenite.core.errors import (
     ContentLostError,
     HeleniteError,
     InsufficientStorageError,
+    ReplicaUnreadableError,
     UnavailableError,
 )
 from helenite.core.frames import ReadRequest
@@ -246,7 +247,7 @@ class ChunkPool:
         log.warning("chunk %x: chunkserver %d failed a read: %s", location.handle, server, problem)
         if isinstance(problem, TRANSPORT_ERRORS):
             self._connections.suspect(server)
-        if isinstance(problem, ChunkCorruptError | ChunkNotFoundError):
+        if isinstance(problem, ChunkCorruptError | ChunkNotFoundError | ReplicaUnreadableError):
             self._descriptors.forget(location.handle)
             self.submit(self._connections.ask_to_verify, server, location.handle)
 
