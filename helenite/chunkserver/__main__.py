@@ -20,7 +20,7 @@ from helenite.chunkserver.service import ControlService
 from helenite.chunkserver.store import ChunkStore
 from helenite.config import ChunkserverSettings, environment
 from helenite.core.clock import Clock
-from helenite.core.errors import ConfigurationError, HeleniteError
+from helenite.core.errors import ConfigurationError, ForeignClusterError, HeleniteError
 from helenite.core.pb.chunkserver_pb2_grpc import add_ControlServicer_to_server
 from helenite.core.process import Worker, die_with_parent, start_logging, stop_event_on_signals, tell_ready
 from helenite.core.serving import bind_grpc, make_grpc_server
@@ -32,7 +32,7 @@ COMPACT_S = 10.0
 
 
 def main() -> int:
-    """Serve until SIGTERM; 2 for a wrong setting."""
+    """Serve until SIGTERM; 2 for what a person must change, 1 for what may pass, such as a disk that fails."""
     try:
         settings = ChunkserverSettings.from_env(environment())
     except ConfigurationError as error:
@@ -58,7 +58,7 @@ def main() -> int:
         if stopping.is_set():
             return 0
         print(f"helenite.chunkserver: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ConfigurationError | ForeignClusterError) else 1
     return 0
 
 

@@ -6,15 +6,19 @@ registration and never change after it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from helenite.chunkserver.disk import disk_errors, write_durably
-from helenite.core.errors import ConfigurationError, ForeignClusterError
+from helenite.chunkserver.disk import DISK_REFUSES, disk_errors, write_durably
+from helenite.core.errors import ConfigurationError, ForeignClusterError, UnavailableError
 from helenite.core.model import ServerId
+
+_DISK_FAILS = DISK_REFUSES | {errno.EROFS}
+"""What a person's setting is not to blame for; a file system that met errors is often made read-only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,8 @@ class DataDir:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock_file = (self.path / "lock").open("a+")
         except OSError as error:
-            raise ConfigurationError(f"cannot use {path} as data directory: {error.strerror}") from error
+            problem = UnavailableError if error.errno in _DISK_FAILS else ConfigurationError
+            raise problem(f"cannot use {path} as data directory: {error.strerror}") from error
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.identity = self._load()

@@ -42,6 +42,8 @@ class Program:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     log_path: Path
+    is_replaceable: bool = False
+    """Whether the others of its stage can do without it: when it dies at the start, nobody waits for it."""
 
 
 class Child:
@@ -53,6 +55,8 @@ class Child:
         self._ready_pipe = -1
         self._is_ready = False
         self._was_ready = False
+        self._has_failed = False
+        self._told = ""
         self._started_at = 0.0
         self._restart_at = 0.0
         self._backoff_s = BACKOFF_MIN_S
@@ -93,8 +97,13 @@ class Child:
             if readable:
                 self._is_ready = bool(os.read(self._ready_pipe, 16))
                 self._was_ready = self._was_ready or self._is_ready
+                self._has_failed = False
                 self._close_pipe()
         return self._is_ready
+
+    def is_given_up(self) -> bool:
+        """Whether a start need not wait for it: it died before it was ready, and the others of its stage can do."""
+        return self.program.is_replaceable and self._has_failed
 
     def keep_alive(self) -> None:
         """Start it again when it has died and its pause is over.
@@ -113,10 +122,21 @@ class Child:
                 self._backoff_s = BACKOFF_MIN_S
             self._restart_at = now + self._backoff_s
             self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
-            log.warning("%s ended with status %d; see %s", self.program.name, status, self.program.log_path)
+            self._has_failed = True
+            self._tell_end(status)
         if now >= self._restart_at:
             self._restart_at = 0.0
             self.start()
+
+    def _tell_end(self, status: int) -> None:
+        """Once, and again when it ends otherwise: one that cannot start ends every few seconds."""
+        words = f"status {status} ({self.last_words()})"
+        if words != self._told:
+            self._told = words
+            log.warning(
+                "%s ended with %s and is started again, as often as that takes; see %s",
+                self.program.name, words, self.program.log_path,
+            )  # fmt: skip
 
     def last_words(self) -> str:
         """The last line of its log."""
@@ -169,7 +189,11 @@ class Supervisor:
                 child.keep_alive()
 
     def is_ready(self) -> bool:
-        return all(child.is_ready() for stage in self._stages for child in stage)
+        """Whether every child is, but for those that their stage can do without; of no stage is nobody ready."""
+        return all(
+            any(child.is_ready() for child in stage) and all(child.is_ready() or child.is_given_up() for child in stage)
+            for stage in self._stages
+        )
 
     def waiting_for(self) -> str:
         """Names of the children that are not ready."""

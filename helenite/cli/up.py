@@ -87,6 +87,8 @@ def run(plan: UpPlan, stopping: threading.Event) -> None:
             supervisor.start(gateway_program(place, plan, children))
             if supervisor.wait_ready(READY_S, stopping):
                 place.save_info(ClusterInfo(os.getpid(), master_addresses, _url(plan)))
+                if missing := supervisor.waiting_for():
+                    log.warning("started without %s", missing)
                 print(f"Helenite is ready: {_url(plan)}", flush=True)
                 _supervise(supervisor, redis, stopping)
         finally:
@@ -141,6 +143,7 @@ def chunkserver_programs(place: ClusterDir, plan: UpPlan, inherited: dict[str, s
             _module("helenite.chunkserver"),
             inherited | {"HELENITE_CHUNK_DIR": str(place.chunkserver(number))},
             place.log(f"chunkserver-{number}"),
+            is_replaceable=True,
         )
         for number in range(1, plan.chunkservers + 1)
     ]

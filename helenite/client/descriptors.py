@@ -149,7 +149,7 @@ def _read_verified(replica: _Replica, handle: ChunkHandle, offset: int, length: 
         except BlockingIOError:
             raise
         except OSError as error:
-            raise ReplicaUnreadableError(f"chunk {handle:x} cannot be read from this machine's disk: {error}") from error
+            raise ReplicaUnreadableError(f"this machine's disk does not give chunk {handle:x}: {error}") from error
         if count == 0:
             raise ChunkCorruptError(f"the replica of chunk {handle:x} on this machine is cut short")
         got += count

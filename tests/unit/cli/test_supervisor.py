@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,34 @@ def test_a_misconfigured_child_ends_the_start_with_its_last_words(tmp_path: Path
     supervisor.start(program(tmp_path, "a", "import sys; print('no such key'); sys.exit(2)"))
     with pytest.raises(ConfigurationError, match="a did not start: no such key"):
         supervisor.wait_ready(10.0, threading.Event())
+    supervisor.stop()
+
+
+def test_a_start_goes_on_without_a_child_that_others_can_replace(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is started again and again, and told of once."""
+    sick = program(tmp_path, "sick", "import os, sys; print('the disk fails'); sys.exit(1)")
+    well = program(tmp_path, "well", READY + "import time; time.sleep(60)")
+    supervisor = Supervisor()
+    child, _ = supervisor.start(*(replace(each, is_replaceable=True) for each in (sick, well)))
+    try:
+        assert supervisor.wait_ready(10.0, threading.Event())
+        assert supervisor.waiting_for() == "sick"
+        wait_for(lambda: sick.log_path.read_text().count("the disk fails") >= 3, supervisor)
+        (told,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+        assert told.startswith("sick ended with status 1 (the disk fails) and is started again")
+        assert child.is_given_up()
+    finally:
+        supervisor.stop()
+
+
+def test_a_stage_needs_one_child_at_least(tmp_path: Path) -> None:
+    sick = program(tmp_path, "sick", "import sys; sys.exit(1)")
+    supervisor = Supervisor()
+    supervisor.start(replace(sick, is_replaceable=True))
+    with pytest.raises(UnavailableError, match="sick"):
+        supervisor.wait_ready(1.0, threading.Event())
     supervisor.stop()
 
 
