@@ -7,10 +7,12 @@ compares every byte, and prints medians, ratios and which targets are met. READM
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,10 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from tests.bench.curves import Limits, as_json, run_curves
 from tests.bench.http_client import TransferError
 from tests.bench.machine import load, machine_facts
+from tests.bench.profiles import profile
 from tests.bench.report import format_figure, print_report
 from tests.bench.results import Results, Sample
 from tests.bench.rows import ROWS, Row
@@ -45,9 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: the stack unwinds, all children end
     console = Console(width=None if sys.stdout.isatty() else 200)
     choice = choose(options)
+    if options.profile:
+        profile(choice.servers[0], choice.rows, choice.sizes, console)
+        return 0
     with tempfile.TemporaryDirectory(prefix="helenite-bench-") as name:
         directory = Path(name)
         directory.chmod(0o711)  # Apache's user must pass through
+        if options.curves:
+            return grow(options, directory, console)
         results = run(choice, directory, console)
     print_report(results, console)
     if options.json:
@@ -59,6 +68,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if results.wrong else 0
 
 
+def grow(options: argparse.Namespace, directory: Path, console: Console) -> int:
+    """The growth curves instead of the rows."""
+    points = run_curves(Limits(options.max_files, options.max_gib), directory, console)
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine_facts(), "points": as_json(points)}, indent=1) + "\n")
+    if options.chart:
+        from tests.bench.chart import draw_curves  # noqa: PLC0415 - matplotlib is needed for nothing else
+
+        draw_curves(points, options.chart)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", default="", help=f"some of: {','.join(row.key for row in ROWS)}")
@@ -67,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample, the medians and the targets")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw FILE.svg and FILE.png (needs matplotlib)")
+    parser.add_argument("--profile", action="store_true", help="where the time goes in these rows, on one server")
+    parser.add_argument("--curves", action="store_true", help="how Helenite's figures change as things grow")
+    parser.add_argument("--max-files", type=int, default=100_000, help="where the curves end (default 100,000)")
+    parser.add_argument("--max-gib", type=int, default=2, help="largest file of the curves in GiB (default 2)")
     return parser
 
 
@@ -91,12 +116,13 @@ def run(choice: Choice, directory: Path, console: Console) -> Results:
     with ExitStack() as stack:
         sites = start_all(choice, directory, results, stack, console)
         for row in choice.rows:
+            began = time.monotonic()
             for number in range(choice.rounds):
                 taking = [site for key, site in sites.items() if _serves(choice, key, row)]
                 turn = number % max(len(taking), 1)
                 for site in taking[turn:] + taking[:turn]:
                     results.samples.append(measure(row, site, number, results))
-            _tell(row, results, console)
+            _tell(row, results, time.monotonic() - began, console)
     return results
 
 
@@ -135,7 +161,7 @@ def measure(row: Row, site: Site, number: int, results: Results) -> Sample:
         return Sample(row.key, site.key, number, None, f"wrong: {wrong}", before)
 
 
-def _tell(row: Row, results: Results, console: Console) -> None:
+def _tell(row: Row, results: Results, took_s: float, console: Console) -> None:
     figures = results.figures()
     parts = []
     for key in results.versions:
@@ -144,7 +170,7 @@ def _tell(row: Row, results: Results, console: Console) -> None:
             parts.append(f"{key} {format_figure(value)} (±{results.spread(row.key, key) / 2:.0%})")
         elif problem := results.problem(row.key, key):
             parts.append(f"{key} {problem}")
-    console.print(f"{row.title} [{row.unit}]: {', '.join(parts)}", highlight=False, markup=False)
+    console.print(f"{row.title} [{row.unit}] in {took_s:.0f} s: {', '.join(parts)}", highlight=False, markup=False)
 
 
 if __name__ == "__main__":

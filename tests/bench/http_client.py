@@ -12,8 +12,9 @@ import selectors
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 PATIENCE_S = 120
 """Silence after which a server counts as hung."""
@@ -22,6 +23,8 @@ BUFFER_BYTES = 4 << 20
 RECEIVE_BYTES_MAX = 1 << 20
 """Most that is taken in one call: as much as a socket holds, and little enough to stay in the processor's cache."""
 HEAD_BYTES_MAX = 1 << 16
+IDLE_S = 2.0
+"""A socket that rested longer than this is not trusted: servers hang up on idle clients, some after ten seconds."""
 
 
 class TransferError(Exception):
@@ -52,6 +55,9 @@ class Connection:
         self._sock = self._connect()
         self.is_spent = False
         """The server will hang up after this reply: the next request makes a new socket."""
+        self._used_at = time.monotonic()
+        self.sent = 0
+        """Requests so far."""
         self._filled = 0
         self._body_at = 0
         self._end = 0
@@ -66,14 +72,20 @@ class Connection:
         return self._sock.fileno()
 
     def send(self, *pieces: bytes | memoryview) -> None:
-        """Send a request; its reply is received by `pump`."""
+        """Send a request; its reply is received by `pump`, and must fit into the buffer."""
         self._filled = self._body_at = self._end = self._chunk_at = 0
-        if self.is_spent:
-            self._sock.close()
-            self._sock = self._connect()
-            self.is_spent = False
+        self.rouse()
+        self.sent += 1
         for piece in pieces:
             self._sock.sendall(piece)
+
+    def rouse(self) -> None:
+        """Get a new socket when the old one is spent or rested too long; called before a clock starts."""
+        if self.is_spent or time.monotonic() - self._used_at > IDLE_S:
+            self._sock.close()
+            self._sock = self._connect()
+            self._used_at = time.monotonic()
+            self.is_spent = False
 
     def pump(self) -> bool:
         """Receive once, waiting if need be; True when the reply is whole."""
@@ -101,6 +113,7 @@ class Connection:
             body = memoryview(b"".join(self._chunks()))
         reply = Reply(int(head[9:12]), head, body)
         self.is_spent = self.is_spent or reply.header(b"connection") == b"close"
+        self._used_at = time.monotonic()
         return reply
 
     def exchange(self, *pieces: bytes | memoryview) -> Reply:
@@ -109,6 +122,25 @@ class Connection:
         while not self.pump():
             pass
         return self.reply()
+
+    def exchange_stream(
+        self, request: bytes, pieces: Iterable[memoryview], on_body: Callable[[memoryview], None]
+    ) -> int:
+        """A request or a reply of any length, piece by piece, in flat memory; the status. The reply needs a length."""
+        self.send(request, *pieces)
+        while self._body_at == 0:
+            self.pump()
+        head = bytes(self._buffer[: self._body_at])
+        on_body(self._buffer[self._body_at : self._filled])
+        left = self._end - self._filled
+        while left > 0:
+            count = self._sock.recv_into(self._buffer[: min(RECEIVE_BYTES_MAX, left)])
+            if count == 0:
+                raise TransferError(f"the server hung up {left} bytes before the end")
+            on_body(self._buffer[:count])
+            left -= count
+        self._used_at = time.monotonic()
+        return int(head[9:12])
 
     def _connect(self) -> socket.socket:
         sock = socket.create_connection(self._address, PATIENCE_S)
@@ -197,6 +229,8 @@ def drive(
     Replies come to `on_reply`, in the order of the requests on one connection. Returns how many there were and the
     seconds they took, those that were under way at the end included.
     """
+    for connection in connections:
+        connection.rouse()
     if len(connections) == 1:
         return _drive_one(connections[0], requests, on_reply, duration_s)
     count = 0
@@ -207,22 +241,27 @@ def drive(
             connection.send(request)
             selector.register(connection, selectors.EVENT_READ)
         while selector.get_map():
-            for key, _ in selector.select():
-                connection = key.fileobj
-                assert isinstance(connection, Connection)
-                if not connection.pump():
-                    continue
-                count += 1
-                on_reply(connection.reply())
-                request = next(requests, b"") if time.perf_counter() < until else b""
-                is_moving = connection.is_spent or not request
-                if is_moving:
-                    selector.unregister(connection)
-                if request:
-                    connection.send(request)
-                if request and is_moving:
-                    selector.register(connection, selectors.EVENT_READ)
+            ready = selector.select(PATIENCE_S)
+            if not ready:
+                raise TransferError(f"nothing came within {PATIENCE_S} s")
+            for key, _ in ready:
+                connection = cast("Connection", key.fileobj)
+                if connection.pump():
+                    count += 1
+                    on_reply(connection.reply())
+                    _send_next(connection, next(requests, b"") if time.perf_counter() < until else b"", selector)
     return count, time.perf_counter() - began
+
+
+def _send_next(connection: Connection, request: bytes, selector: selectors.BaseSelector) -> None:
+    """The next request on a connection, if there is one; a spent connection gets a new socket with it."""
+    is_moving = connection.is_spent or not request
+    if is_moving:
+        selector.unregister(connection)
+    if request:
+        connection.send(request)
+        if is_moving:
+            selector.register(connection, selectors.EVENT_READ)
 
 
 def _drive_one(

@@ -51,12 +51,7 @@ def put_large(site: Site) -> float:
     if site.running.address is None:
         return _disk_three_copies(site.running.directory, body)
     path = site.fresh(".bin")
-    connection = site.fixtures.connection
-    head = site.put_head(path, length)
-    began = time.perf_counter()
-    reply = connection.exchange(head, body)
-    elapsed = time.perf_counter() - began
-    site.require(reply, "PUT")
+    elapsed, _ = _time(site, "PUT", site.put_head(path, length), body)
     site.check_large(path, body)
     site.remove(path)
     return length / elapsed / MEGABYTE
@@ -104,7 +99,7 @@ def copy_large(site: Site) -> float:
 
     def once() -> float:
         target = site.fresh(".bin")
-        elapsed = _time(site, "COPY", site.copy_head("COPY", path, target))
+        elapsed, _ = _time(site, "COPY", site.copy_head("COPY", path, target))
         site.check_large(target, body)
         site.remove(target)
         return elapsed
@@ -116,14 +111,14 @@ def copy_large(site: Site) -> float:
 
 
 def put_small_1(site: Site) -> float:
-    return _put_small(site, [site.fixtures.connection])
+    return put_small(site, [site.fixtures.connection])
 
 
 def put_small_8(site: Site) -> float:
-    return _put_small(site, site.fixtures.eight)
+    return put_small(site, site.fixtures.eight)
 
 
-def _put_small(site: Site, connections: list[Connection]) -> float:
+def put_small(site: Site, connections: list[Connection]) -> float:
     """New files in a new directory. All are read back and compared afterwards."""
     directory = site.fresh_directory()
     made: dict[str, bytes] = {}
@@ -174,10 +169,8 @@ def propfind_1000(site: Site) -> float:
     request = site.propfind(directory, "1")
 
     def once() -> float:
-        began = time.perf_counter()
-        reply = site.fixtures.connection.exchange(request)
-        elapsed = time.perf_counter() - began
-        site.check_listing(site.require(reply, "PROPFIND"), directory, sizes_of(files.items()))
+        elapsed, reply = _time(site, "PROPFIND", request)
+        site.check_listing(reply, directory, sizes_of(files.items()))
         return elapsed
 
     return _median_ms(once, site.sizes.repeats)
@@ -193,10 +186,8 @@ def propfind_changed(site: Site) -> float:
         files[path] = site.content.small(20 + (len(files[path]) - 20 + 1) % 50)
         head = site.put_head(path, len(files[path]))
         site.require(site.fixtures.eight[0].exchange(head + files[path]), "PUT")
-        began = time.perf_counter()
-        reply = site.fixtures.connection.exchange(request)
-        elapsed = time.perf_counter() - began
-        site.check_listing(site.require(reply, "PROPFIND"), directory, sizes_of(files.items()))
+        elapsed, reply = _time(site, "PROPFIND", request)
+        site.check_listing(reply, directory, sizes_of(files.items()))
         return elapsed
 
     return _median_ms(once, site.sizes.repeats)
@@ -229,7 +220,7 @@ def copy_directory(site: Site) -> float:
 
     def once() -> float:
         target = site.fresh("/")
-        elapsed = _time(site, "COPY", site.copy_head("COPY", source, target))
+        elapsed, _ = _time(site, "COPY", site.copy_head("COPY", source, target))
         copied.clear()
         copied.update((target + path.removeprefix(source), body) for path, body in files.items())
         reply = site.fixtures.connection.exchange(site.propfind(target, "1"))
@@ -249,7 +240,7 @@ def move_directory(site: Site) -> float:
     def once() -> float:
         nonlocal place, files
         target = site.fresh("/")
-        elapsed = _time(site, "MOVE", site.copy_head("MOVE", place, target))
+        elapsed, _ = _time(site, "MOVE", site.copy_head("MOVE", place, target))
         files = {target + path.removeprefix(place): body for path, body in files.items()}
         place = target
         return elapsed
@@ -268,7 +259,7 @@ def delete_directory(site: Site) -> float:
     def once() -> float:
         place = site.fresh_directory()
         site.fill(place, site.sizes.entries, 20)
-        elapsed = _time(site, "DELETE", site.head("DELETE", place))
+        elapsed, _ = _time(site, "DELETE", site.head("DELETE", place))
         if (status := site.fixtures.connection.exchange(site.propfind(place, "0")).status) != 404:
             raise WrongBytesError(f"{site.key}: a deleted directory answers {status}")
         return elapsed
@@ -295,12 +286,14 @@ ROWS = (
 )
 
 
-def _time(site: Site, method: str, request: bytes) -> float:
+def _time(site: Site, method: str, *request: bytes) -> tuple[float, Reply]:
+    """One request by itself: the seconds it took, and the reply, which is a success."""
+    connection = site.fixtures.connection
+    connection.rouse()
     began = time.perf_counter()
-    reply = site.fixtures.connection.exchange(request)
+    reply = connection.exchange(*request)
     elapsed = time.perf_counter() - began
-    site.require(reply, method)
-    return elapsed
+    return elapsed, site.require(reply, method)
 
 
 def _median_ms(once: Callable[[], float], repeats: int) -> float:

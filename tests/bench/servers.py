@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -27,8 +28,6 @@ from tests.bench.http_client import Address
 from tests.support.cluster import Cluster
 
 START_S = 60.0
-STOP_S = 15.0
-"""Patience with a process after SIGTERM; then SIGKILL."""
 LOOPBACK = "127.0.0.1"
 APACHE_MODULES = Path("/usr/lib/apache2/modules")
 SEAWEED_GRPC = 10_000
@@ -66,7 +65,7 @@ class NotInstalledError(Exception):
 # Helenite
 
 
-def _helenite(*options: str) -> Start:
+def helenite(*options: str) -> Start:
     @contextmanager
     def start(directory: Path) -> Iterator[Running]:
         with Cluster(directory, *options) as cluster:
@@ -78,7 +77,7 @@ def _helenite(*options: str) -> Start:
 @contextmanager
 def _helenite_far(directory: Path) -> Iterator[Running]:
     """Chunkservers whose unix sockets cannot be seen, as on other machines: no descriptors, bytes by the data port."""
-    with _helenite()(directory) as running:
+    with helenite()(directory) as running:
         for path in directory.glob("chunkserver-*/data.sock"):
             path.unlink()
         yield running
@@ -258,8 +257,8 @@ def _disk(directory: Path) -> Iterator[Running]:
 
 
 SERVERS = (
-    Server("helenite", "Helenite", _helenite(), _helenite_version),
-    Server("helenite-relaxed", "Helenite relaxed", _helenite("--relaxed"), _helenite_version),
+    Server("helenite", "Helenite", helenite(), _helenite_version),
+    Server("helenite-relaxed", "Helenite relaxed", helenite("--relaxed"), _helenite_version),
     Server("data-port", "Helenite, data port", _helenite_far, _helenite_version, frozenset({"get_large"})),
     Server("seaweedfs-3", "SeaweedFS, 3 copies", _seaweed(3), _seaweed_version),
     Server("seaweedfs-1", "SeaweedFS, 1 copy", _seaweed(1), _seaweed_version),
@@ -275,7 +274,10 @@ SERVERS = (
 
 @contextmanager
 def _child(command: list[str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of its own session, so that a terminal's Ctrl-C reaches the benchmark alone."""
+    """A process of its own session, so that a terminal's Ctrl-C reaches the benchmark alone.
+
+    It is killed with all that it started: what it stored is thrown away, and an orderly end can take half a minute.
+    """
     with (directory / "log").open("ab") as log:
         child = subprocess.Popen(
             command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -283,12 +285,9 @@ def _child(command: list[str], directory: Path) -> Iterator[subprocess.Popen[byt
     try:
         yield child
     finally:
-        child.terminate()
-        try:
-            child.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def _tree(child: subprocess.Popen[bytes]) -> list[psutil.Process]:
