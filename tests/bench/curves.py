@@ -2,8 +2,8 @@
 
 Used by `__main__`. Grown are the files in the namespace, the entries of one directory, the connections, the gateway's
 workers and the size of a file. Each curve has a cluster of its own (the workers one for each point), so that the memory
-beside a point is what that point needs. The namespace grows by COPY of directories, which shares chunks: there are as many
-records, names and references as files, but fewer chunks.
+beside a point is what that point needs. The namespace grows by COPY of directories, which shares chunks: there are as
+many records, names and references as files, but fewer chunks.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def entries(limits: Limits, directory: Path) -> Iterator[Point]:
     with _site(directory) as site:
         place = site.fresh_directory()
         paths: list[str] = []
-        listing = site.connect(LISTING_BYTES_MAX)
+        listing = site.connect(bytearray(LISTING_BYTES_MAX))
         for wanted in _decades(100, limits.files // 10):
             fresh = [f"{place}f{number:07}.bin" for number in range(len(paths), wanted)]
             requests = (site.put_head(path, 0) for path in fresh)
@@ -138,7 +138,7 @@ def file_size(limits: Limits, directory: Path) -> Iterator[Point]:
         pool = bytearray(site.content.large(PIECE_BYTES))
         for wanted in (gib for gib in (1, 2, 4, 8, 16) if gib <= limits.gibibytes):
             path = site.fresh(".bin")
-            connection = site.connect(2 * MIB)
+            connection = site.connect()
             began = time.perf_counter()
             head = site.put_head(path, wanted * GIB)
             status = connection.exchange_stream(head, _pieces(pool, wanted * GIB), lambda _: None)

@@ -49,9 +49,9 @@ class Reply:
 class Connection:
     """One connection that is kept alive."""
 
-    def __init__(self, address: Address, buffer_bytes: int = BUFFER_BYTES) -> None:
+    def __init__(self, address: Address, buffer: bytearray | None = None) -> None:
         self._address = address
-        self._buffer = memoryview(bytearray(buffer_bytes))
+        self._buffer = memoryview(bytearray(BUFFER_BYTES) if buffer is None else buffer)
         self._sock = self._connect()
         self.is_spent = False
         """The server will hang up after this reply: the next request makes a new socket."""

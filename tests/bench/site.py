@@ -55,11 +55,13 @@ QUICK = Sizes(large_bytes=24 << 20, entries=100, duration_s=0.25, repeats=2)
 
 
 class Content:
-    """Bytes that nobody has seen before."""
+    """Bytes that nobody has seen before, and memory for those that come back. Shared by all sites."""
 
     def __init__(self, seed: int) -> None:
         self._pool = memoryview(random.Random(seed).randbytes(POOL_BYTES))
         self._count = 0
+        self._shared = b""
+        self._wide: list[bytearray] = []
 
     def small(self, length: int) -> bytes:
         """Fresh bytes; cheap enough to be made while the clock runs."""
@@ -69,6 +71,18 @@ class Content:
 
     def large(self, length: int) -> bytes:
         return os.urandom(length)
+
+    def shared(self, length: int) -> bytes:
+        """The same bytes at every call: the large file that each server keeps."""
+        if len(self._shared) != length:
+            self._shared = self.large(length)
+        return self._shared
+
+    def wide_buffers(self, length: int) -> list[bytearray]:
+        """Four buffers for large replies. All sites share them, as one at a time is measured."""
+        if not self._wide or len(self._wide[0]) != length:
+            self._wide = [bytearray(length) for _ in range(4)]
+        return self._wide
 
 
 @dataclass(slots=True)
@@ -98,10 +112,10 @@ class Site:
             self._fixtures = Fixtures(self)
         return self._fixtures
 
-    def connect(self, buffer_bytes: int = BUFFER_BYTES) -> Connection:
+    def connect(self, buffer: bytearray | None = None) -> Connection:
         """A connection that the site closes when it is left."""
         assert self.running.address is not None
-        connection = Connection(self.running.address, buffer_bytes)
+        connection = Connection(self.running.address, buffer)
         self._stack.callback(connection.close)
         self._connections.append(connection)
         return connection
@@ -203,13 +217,14 @@ class Fixtures:
     @cached_property
     def wide(self) -> list[Connection]:
         """Four connections whose buffers hold the large file."""
-        return [self._site.connect(self._site.sizes.large_bytes + BUFFER_BYTES) for _ in range(4)]
+        buffers = self._site.content.wide_buffers(self._site.sizes.large_bytes + BUFFER_BYTES)
+        return [self._site.connect(buffer) for buffer in buffers]
 
     @cached_property
     def large(self) -> tuple[str, bytes]:
         """A large file: its path and its content."""
         site = self._site
-        path, body = site.fresh(".bin"), site.content.large(site.sizes.large_bytes)
+        path, body = site.fresh(".bin"), site.content.shared(site.sizes.large_bytes)
         site.require(self.connection.exchange(site.put_head(path, len(body)), body), "PUT")
         return path, body
 

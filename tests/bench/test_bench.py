@@ -15,7 +15,7 @@ from tests.bench.http_client import Reply
 from tests.bench.profiles import parse_stacks
 from tests.bench.report import print_report
 from tests.bench.rows import ROWS
-from tests.bench.servers import SERVERS, LOOPBACK, Running
+from tests.bench.servers import LOOPBACK, SERVERS, Running
 from tests.bench.site import Content, Site, Sizes, WrongBytesError, check_equal, parse_listing
 from tests.bench.targets import TARGETS, Bound, Target, judge
 
