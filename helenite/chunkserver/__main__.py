@@ -12,6 +12,7 @@ from pathlib import Path
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from helenite.chunkserver.dataport import DataPort
+from helenite.chunkserver.disk import disk_errors
 from helenite.chunkserver.dumps import Dumps
 from helenite.chunkserver.peers import Peers, Place
 from helenite.chunkserver.recheck import keep_looking
@@ -44,12 +45,13 @@ def main() -> int:
     if settings.supervised:
         die_with_parent()
     try:
-        store = ChunkStore(
-            Path(settings.data_dir),
-            is_durable=settings.is_durable,
-            reserve_bytes=settings.reserve_bytes,
-            capacity_bytes=settings.capacity_bytes,
-        )
+        with disk_errors(f"opening {settings.data_dir}"):
+            store = ChunkStore(
+                Path(settings.data_dir),
+                is_durable=settings.is_durable,
+                reserve_bytes=settings.reserve_bytes,
+                capacity_bytes=settings.capacity_bytes,
+            )
         try:
             serve(settings, store, stopping)
         finally:

@@ -19,9 +19,10 @@ from helenite.client.rpc import ATTEMPT_S
 from helenite.config import ClientSettings
 from helenite.core.errors import PreconditionFailedError
 from helenite.core.model import Condition, Entry, LockScope, Sequence
-from tests.chaos.load import Findings, Load, check_shared
+from tests.chaos.load import Findings
 from tests.support import manifest
 from tests.support.cluster import Cluster
+from tests.support.load import failures_after, load, work_goes_on
 from tests.support.manifest import Content, Manifest, read_tree
 from tests.support.parts import Parts
 from tests.support.proxy import Proxy
@@ -235,44 +236,6 @@ def test_lost_requests_and_replies(tmp_path: Path, rng: random.Random) -> None:
 
 
 # Load through gateways while a network between two parts fails
-
-
-@contextmanager
-def load(
-    cluster: Cluster, rng: random.Random, findings: Findings, heal: Callable[[], None], clients: int = 3
-) -> Iterator[None]:
-    """Clients work meanwhile; at the end, all healed, every one's tree is what it was told, byte by byte."""
-    with httpx.Client(base_url=cluster.url) as client:
-        for name in ("shared", "locks"):
-            client.request("MKCOL", f"/{name}").raise_for_status()
-    working = [Load(cluster.url, number, rng.getrandbits(32), findings) for number in range(1, clients + 1)]
-    stopping = threading.Event()
-    with ThreadPoolExecutor(clients) as pool:
-        running = [pool.submit(each.run, stopping) for each in working]
-        try:
-            yield
-        finally:
-            heal()
-            stopping.set()
-        for task in running:
-            task.result()
-    for each in working:
-        each.settle()
-        each.close()
-    with httpx.Client(base_url=cluster.url) as client:
-        check_shared(client, findings)
-    assert findings.violations == []
-    assert sum(findings.operations.values()) > 50
-
-
-def work_goes_on(findings: Findings, operations: int = 20, within_s: float = 20.0) -> None:
-    """So many more are acknowledged."""
-    before = sum(findings.operations.values())
-    wait_until(lambda: sum(findings.operations.values()) >= before + operations, within_s)
-
-
-def failures_after(findings: Findings, moment: float) -> list[str]:
-    return [f"{found.what}: {found.why}" for found in findings.failures if found.began_at > moment]
 
 
 def test_redis_is_cut_off_or_far_away(tmp_path: Path, rng: random.Random) -> None:
