@@ -40,8 +40,9 @@ class DataDir:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock_file = (self.path / "lock").open("a+")
         except OSError as error:
-            problem = UnavailableError if error.errno in _DISK_FAILS else ConfigurationError
-            raise problem(f"cannot use {path} as data directory: {error.strerror}") from error
+            if error.errno in _DISK_FAILS:
+                raise UnavailableError(f"opening {path}: the disk reports: {error.strerror}") from error
+            raise ConfigurationError(f"cannot use {path} as data directory: {error.strerror}") from error
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.identity = self._load()

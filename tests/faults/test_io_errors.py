@@ -126,7 +126,7 @@ def test_redis_cannot_sync(tmp_path: Path, disk: SickDisk, rng: random.Random) -
             work_goes_on(findings)
             with disk.failing(Failure(f"{cluster.directory}/redis/", SYNCS)):
                 wait_until(lambda: len(findings.failures) > 2, NOTICED_S)
-            work_goes_on(findings, 20, HEALED_S)
+            work_goes_on(findings, 40, HEALED_S)
         assert [found for found in findings.failures if not found.why.startswith("503 ")] == []
         heals(cluster)
 
