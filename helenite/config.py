@@ -196,6 +196,9 @@ class GatewaySettings(ClientSettings):
     listen: str = setting("WEBDAV_LISTEN", "127.0.0.1:8080", parse_address, "where the gateway listens")
     workers: int = setting("WEBDAV_WORKERS", 2, int, "worker processes on one port")
     threads: int = setting("WEBDAV_THREADS", 32, int, "requests served at once by each worker")
+    caches: bool = setting(
+        "WEBDAV_CACHES", True, parse_bool, "remember look-ups and listings while nothing has changed that they show"
+    )
     tls_cert: str = setting("TLS_CERT", "", str, "certificate chain, PEM")
     tls_key: str = setting("TLS_KEY", "", str, "private key, PEM")
     allowed_hosts: tuple[str, ...] = setting(

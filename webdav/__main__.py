@@ -19,10 +19,10 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 
+from helenite.client.coherence import TABLE_BYTES
 from helenite.config import GatewaySettings
 from helenite.core.errors import ConfigurationError
 from helenite.core.process import die_with_parent, start_logging, tell_ready
-from webdav.probes import STAMP_BYTES
 
 log = logging.getLogger("webdav")
 
@@ -48,18 +48,18 @@ class Child:
     restart_at: float = 0.0
     backoff_s: float = field(default=BACKOFF_MIN_S)
 
-    def start(self, host: str, port: int, gateway_id: str, stamp: int) -> None:
-        """Start it now; a pipe tells when it serves. `stamp` is the descriptor that all workers share."""
+    def start(self, host: str, port: int, gateway_id: str, table: int) -> None:
+        """Start it now; a pipe tells when it serves. `table` is the descriptor that all workers share."""
         self._close_pipe()
         self.ready_pipe, theirs = os.pipe()
-        place = f"{host} {port} {gateway_id} {self.number} {os.getpid()} {stamp}".split()
+        place = f"{host} {port} {gateway_id} {self.number} {os.getpid()} {table}".split()
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "webdav", "--worker", *place],
                 env=os.environ | {"HELENITE_READY_FD": str(theirs)},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's Ctrl-C reaches the parent alone, which stops them in order
-                pass_fds=(theirs, stamp),
+                pass_fds=(theirs, table),
             )
         finally:
             os.close(theirs)
@@ -109,8 +109,7 @@ class Parent:
         self._children = [Child(number) for number in range(settings.workers)]
         self._wake, self._wake_writer = os.pipe()
         self._was_ready = False
-        self._stamp = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this process
-        self._stamp.truncate(STAMP_BYTES)
+        self._table = shared_memory(TABLE_BYTES)
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit status."""
@@ -137,7 +136,7 @@ class Parent:
             now = time.monotonic()
             for child in self._children:
                 if child.process is None and child.restart_at <= now:
-                    child.start(host, port, self._gateway_id, self._stamp.fileno())
+                    child.start(host, port, self._gateway_id, self._table)
             if self._wait(now):
                 return 0
             for child in self._children:
@@ -172,6 +171,17 @@ class Parent:
         deadline = time.monotonic() + STOP_S
         for child in self._children:
             child.stop(deadline)
+
+
+def shared_memory(size: int) -> int:
+    """The descriptor of memory that children can map too; where there is no such thing, of a file without a name."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("helenite-coherence")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size)
+    return descriptor
 
 
 def hold_port(host: str, port: int) -> socket.socket:
@@ -215,8 +225,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run_worker(settings: GatewaySettings, words: list[str]) -> int:
     from webdav.worker import Place, run  # noqa: PLC0415 - only workers pay for gRPC and WsgiDAV
 
-    host, port, gateway_id, number, parent_pid, stamp = words
-    return run(settings, Place(host, int(port), gateway_id, int(number), int(parent_pid), int(stamp)))
+    host, port, gateway_id, number, parent_pid, table = words
+    return run(settings, Place(host, int(port), gateway_id, int(number), int(parent_pid), int(table)))
 
 
 if __name__ == "__main__":

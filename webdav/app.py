@@ -12,13 +12,12 @@ from typing import Any
 
 from wsgidav.wsgidav_app import WsgiDAVApp
 
-from helenite.client.filesystem import FileSystem
+from helenite.client.caching import CachingFileSystem
 from helenite.core.clock import Clock
 from helenite.core.errors import InvalidPathError
 from helenite.core.paths import ROOT
 from webdav.auth import Authentication, Users
 from webdav.errors import answer
-from webdav.probes import Stamp
 from webdav.provider import Provider
 from webdav.request import PATH_KEY
 from webdav.requests import Resolver
@@ -31,14 +30,13 @@ class Application(WsgiDAVApp):  # type: ignore[misc]
 
     def __init__(
         self,
-        file_system: FileSystem,
+        file_system: CachingFileSystem,
         *,
         allowed_hosts: tuple[str, ...] = (),
         may_be_open: bool = True,
         clock: Clock | None = None,
-        stamp: Stamp | None = None,
     ) -> None:
-        self.provider = Provider(file_system, clock or Clock(), stamp or Stamp())
+        self.provider = Provider(file_system, clock or Clock())
         super().__init__(
             {
                 "provider_mapping": {"/": self.provider},

@@ -1,31 +1,26 @@
 """Finder's probes: `._NAME` and `.DS_Store` beside every name it sees, nearly all of them for nothing.
 
-Used by `requests` and `propfind`. A listing that Finder has just had tells which of these names exist, so for a moment
-the others are answered with 404 without asking the cluster. Writing them works like writing anything. The workers of
-one gateway share a stamp that changes with every write that could bring such a name, so that what one worker wrote is
-never denied by another; other gateways are noticed when the moment is over. Thread-safe: one lock guards the listings.
+Used by `requests` and `propfind`. A listing that Finder has just had tells which of these names exist, so as long as it
+holds (`client.coherence`) the others are answered with 404 without asking the cluster. Writing them works like writing
+anything. Thread-safe: one lock guards the listings.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from helenite.core.clock import Clock
+from helenite.client.coherence import Coherence, Observed
 from helenite.core.model import EntryView
 from helenite.core.paths import Path
 
 FINDER = ("WebDAVFS/", "WebDAVLib/")
 """How macOS' file system and its prober begin their User-Agent."""
-LISTING_S = 2.0
-"""How long a listing counts: Finder probes right after it; this is also how late another gateway's write is seen."""
 LISTINGS_MAX = 1024
 """Directories remembered in each worker."""
-STAMP_BYTES = 8
 
 
 def is_probe_name(name: str) -> bool:
@@ -33,34 +28,17 @@ def is_probe_name(name: str) -> bool:
     return name.startswith("._") or name == ".DS_Store"
 
 
-class Stamp:
-    """A number that changes with every relevant write of any worker."""
-
-    def __init__(self, descriptor: int = -1) -> None:
-        """Over a shared file, or with -1 for this process alone."""
-        self._map = mmap.mmap(descriptor, STAMP_BYTES)
-
-    def read(self) -> bytes:
-        return self._map[:]
-
-    def change(self) -> None:
-        """Random, so that two workers at once cannot agree on a value by accident, as two counters could."""
-        self._map[:] = os.urandom(STAMP_BYTES)
-
-
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    stamp: bytes
-    until: float
+    observed: Observed
     names: frozenset[str]
 
 
 class Probes:
     """What recent listings say about such names."""
 
-    def __init__(self, stamp: Stamp, clock: Clock) -> None:
-        self._stamp = stamp
-        self._clock = clock
+    def __init__(self, coherence: Coherence) -> None:
+        self._coherence = coherence
         self._lock = threading.Lock()  # guards _listings
         self._listings: OrderedDict[Path, _Listing] = OrderedDict()
 
@@ -70,28 +48,19 @@ class Probes:
             return False
         with self._lock:
             listing = self._listings.get(path[:-1])
-        if listing is None or listing.until < self._clock.monotonic_s() or listing.stamp != self._stamp.read():
+        if listing is None or path[-1] in listing.names or not self._coherence.is_fresh(time.monotonic()):
             return False
-        return path[-1] not in listing.names
+        return self._coherence.holds(listing.observed)
 
-    def stamp(self) -> bytes:
-        """To be read before the listing that is then observed."""
-        return self._stamp.read()
-
-    def observe(self, directory: Path, members: Iterator[EntryView], stamp: bytes) -> Iterator[EntryView]:
-        """Pass a listing through and remember it when it was complete."""
+    def observe(self, directory: Path, members: Iterator[EntryView], observed: Observed) -> Iterator[EntryView]:
+        """Pass a listing through and remember it when it was complete; `observed` was noted before it was fetched."""
         names: set[str] = set()
         for member in members:
             if is_probe_name(member.entry.name):
                 names.add(member.entry.name)
             yield member
-        listing = _Listing(stamp, self._clock.monotonic_s() + LISTING_S, frozenset(names))
         with self._lock:
-            self._listings[directory] = listing
+            self._listings[directory] = _Listing(observed, frozenset(names))
             self._listings.move_to_end(directory)
             while len(self._listings) > LISTINGS_MAX:
                 self._listings.popitem(last=False)
-
-    def forget(self) -> None:
-        """Something was written that may have brought such a name: no worker trusts its listings any more."""
-        self._stamp.change()

@@ -142,6 +142,7 @@ LIVE: dict[str, Renderer] = ALLPROP | {
 }
 """Every live property; those beyond ALLPROP are rendered only when they are asked for by name."""
 NEEDS_LOCKS = frozenset({"{DAV:}lockdiscovery"})
+NEEDS_USAGE = frozenset({"{DAV:}quota-available-bytes", "{DAV:}quota-used-bytes"})
 
 
 def render_lock(lock: Lock, now_ms: int) -> str:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from helenite.client.coherence import Observed
 from helenite.core.errors import WrongKindError
 from helenite.core.model import EntryView
 from webdav.bodies import XML_BYTES_MAX, Mode, PropfindQuery, parse_propfind
 from webdav.conditions import evaluate_if_header, found
 from webdav.errors import refusal
 from webdav.markup import DECLARATION, empty_element, text
-from webdav.properties import ALLPROP, LIVE, NEEDS_LOCKS, Facts, Renderer
+from webdav.properties import ALLPROP, LIVE, NEEDS_LOCKS, NEEDS_USAGE, Facts, Renderer
 from webdav.provider import Directory
 from webdav.request import Request
-from webdav.response import XML_TYPE, Response, generated
+from webdav.response import XML_TYPE, Response, generated, whole
 from webdav.rights import Verb
 from webdav.urls import format_href, quote_name
 
@@ -36,10 +37,20 @@ def propfind(request: Request) -> Response:
         )
     query = parse_propfind(request.body.read_all(XML_BYTES_MAX))
     wanted = _wanted_of_cluster(query)
-    view, members = _fetch(request, wanted, with_members=depth == "1")
     wants_brief = (request.header("Brief") or "").lower() == "t" or "return=minimal" in (request.header("Prefer") or "")
+    key = None if wanted["with_locks"] or request.if_lists else (request.path, depth, query, wants_brief)
+    renderings = request.provider.renderings
+    if key is not None and NEEDS_USAGE.isdisjoint(query.names):
+        request.demand_right(Verb.READ)
+        if (kept := renderings.find(key)) is not None:
+            return whole(207, kept, XML_TYPE)
+    else:
+        key = None
+    observed = request.file_system.coherence.observe(request.path)
+    view, members = _fetch(request, wanted, observed, with_members=depth == "1")
     render = compile_query(query, _facts(request), is_brief=wants_brief)
-    return generated(207, _write(request, view, members, render), XML_TYPE)
+    pieces = _write(request, view, members, render)
+    return generated(207, pieces if key is None else renderings.keep(key, observed, pieces), XML_TYPE)
 
 
 def _wanted_of_cluster(query: PropfindQuery) -> dict[str, bool]:
@@ -49,13 +60,13 @@ def _wanted_of_cluster(query: PropfindQuery) -> dict[str, bool]:
 
 
 def _fetch(
-    request: Request, wanted: dict[str, bool], *, with_members: bool
+    request: Request, wanted: dict[str, bool], observed: Observed, *, with_members: bool
 ) -> tuple[EntryView, Iterator[EntryView] | None]:
     """The target and, of a directory, its members: one round trip for a directory, two for a file with Depth 1."""
     if with_members and not request.if_lists:
         request.demand_right(Verb.READ)
         try:
-            return _list(request, wanted)
+            return _list(request, wanted, observed)
         except WrongKindError:
             pass  # a file has no members; Depth 1 means the file alone
     resource = request.find(
@@ -64,15 +75,15 @@ def _fetch(
     evaluate_if_header(request, resource)
     resource = found(resource, request.path)
     if with_members and isinstance(resource, Directory):
-        return _list(request, wanted)
+        return _list(request, wanted, observed)
     return resource.view, None
 
 
-def _list(request: Request, wanted: dict[str, bool]) -> tuple[EntryView, Iterator[EntryView]]:
-    probes = request.provider.probes
-    stamp = probes.stamp()
+def _list(request: Request, wanted: dict[str, bool], observed: Observed) -> tuple[EntryView, Iterator[EntryView]]:
     view, members = request.file_system.list(request.path, **wanted)
-    return view, probes.observe(request.path, members, stamp) if request.is_from_finder else members
+    if request.is_from_finder:
+        members = request.provider.probes.observe(request.path, members, observed)
+    return view, members
 
 
 def _facts(request: Request) -> Facts:

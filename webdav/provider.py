@@ -14,14 +14,15 @@ from typing import Any
 
 from wsgidav.dav_provider import DAVCollection, DAVNonCollection, DAVProvider
 
-from helenite.client.filesystem import FileSystem
+from helenite.client.caching import CachingFileSystem
 from helenite.client.reader import Reader
 from helenite.core.clock import Clock
 from helenite.core.errors import EntryNotFoundError
 from helenite.core.model import Entry, EntryView, Usage
 from helenite.core.paths import Path, format_path
 from helenite.core.pb import common_pb2
-from webdav.probes import Probes, Stamp
+from webdav.probes import Probes
+from webdav.renderings import Renderings
 from webdav.urls import format_href, parse_url_path
 
 USAGE_S = 10.0
@@ -121,9 +122,10 @@ Resource = File | Directory
 class Provider(DAVProvider):  # type: ignore[misc]
     """Finds resources in one FileSystem."""
 
-    def __init__(self, file_system: FileSystem, clock: Clock, stamp: Stamp) -> None:
+    def __init__(self, file_system: CachingFileSystem, clock: Clock) -> None:
         super().__init__()
-        self.probes = Probes(stamp, clock)
+        self.probes = Probes(file_system.coherence)
+        self.renderings = Renderings(file_system.coherence)
         self.file_system = file_system
         self.clock = clock
         self._usage: tuple[float, Usage] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
-from helenite.client.filesystem import FileSystem
+from helenite.client.caching import CachingFileSystem
 from helenite.core.errors import InvalidRequestError
 from helenite.core.paths import Path
 from webdav.body import Body
@@ -34,7 +34,7 @@ class Request:
     def __init__(self, environ: dict[str, Any], provider: Provider, allowed_hosts: tuple[str, ...]) -> None:
         self.environ = environ
         self.provider = provider
-        self.file_system: FileSystem = provider.file_system
+        self.file_system: CachingFileSystem = provider.file_system
         self.method: str = environ["REQUEST_METHOD"]
         self.body: Body = environ["wsgi.input"]
         self.principal: str = environ.get(PRINCIPAL_KEY, "")

@@ -18,7 +18,6 @@ from helenite.core.errors import EntryNotFoundError, HeleniteError
 from helenite.core.paths import format_path
 from webdav import locking, moving, propfind, proppatch, reading, writing
 from webdav.errors import ALLOWED, answer
-from webdav.probes import is_probe_name
 from webdav.provider import Provider
 from webdav.request import Request
 from webdav.response import BodyPiece, Response, empty
@@ -67,10 +66,6 @@ METHODS: dict[str, Callable[[Request], Response]] = {
 
 
 READS = frozenset({"GET", "HEAD", "PROPFIND"})
-NAMING = frozenset({"PUT", "MKCOL", "LOCK"})
-"""Methods that can bring the name they are sent to."""
-TREES = frozenset({"COPY", "MOVE"})
-"""Methods that can bring any number of names."""
 
 
 def _respond(request: Request, method: Callable[[Request], Response] | None) -> Response:
@@ -79,11 +74,7 @@ def _respond(request: Request, method: Callable[[Request], Response] | None) -> 
     probes = request.provider.probes
     if request.method in READS and request.is_from_finder and probes.is_absent(request.path):
         raise EntryNotFoundError(f"there is no {format_path(request.path)}")
-    try:
-        return method(request)
-    finally:  # also after a failure: its mutation may have happened
-        if request.method in TREES or (request.method in NAMING and any(map(is_probe_name, request.path[-1:]))):
-            probes.forget()
+    return method(request)
 
 
 class Resolver(BaseMiddleware):  # type: ignore[misc]

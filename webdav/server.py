@@ -18,6 +18,7 @@ from cheroot.server import HTTPConnection
 from cheroot.ssl import Adapter
 
 from helenite.core.clock import Clock
+from helenite.core.descriptors import EXHAUSTED, Doorman, raise_descriptor_limit
 from webdav.body import Incoming
 from webdav.exchange import HEAD_S, SERVER_NAME, Gateway, Request
 from webdav.outgoing import SEND_BYTES, Outgoing
@@ -33,6 +34,13 @@ WAITING_MAX = 1024
 """Requests that wait for a thread; beyond them clients get 503 at once."""
 IDLE_CONNECTIONS_MAX = 10_000
 """Idle connections of one worker: mounts keep several open each; the limit on descriptors comes first."""
+
+SHED_IDLE_S = 5.0
+"""Without a descriptor left, connections that have been idle for so long are closed: whoever asks comes first."""
+TURNED_AWAY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 62\r\n\r\nThe gateway has too many connections; please try again later.\n"
+)
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[Any]]
 
@@ -113,6 +121,36 @@ class LazyTls(Adapter):
         raise AssertionError("connections make their own files")
 
 
+class Listener(socket.socket):
+    """The listening socket: a client that there is no descriptor for is turned away, else cheroot's loop would spin."""
+
+    def __init__(self, server: Server, listening: socket.socket) -> None:
+        timeout = listening.gettimeout()
+        super().__init__(fileno=listening.detach())
+        self.settimeout(timeout)
+        self._server = server
+        self._usual_timeout_s = server.timeout
+        self._doorman = Doorman("HTTP connections")
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """TimeoutError when there is nobody to serve, which is what cheroot expects to hear."""
+        try:
+            accepted = super().accept()
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+        else:
+            self._server.timeout = self._usual_timeout_s
+            return accepted
+        self._server.timeout = SHED_IDLE_S
+        self._doorman.turn_away(super().accept, b"" if self._server.ssl_adapter else TURNED_AWAY)
+        raise TimeoutError
+
+    def close(self) -> None:
+        super().close()
+        self._doorman.close()
+
+
 class Server(wsgi.Server):
     """One worker's server on a port that it shares with the others."""
 
@@ -143,6 +181,12 @@ class Server(wsgi.Server):
             reuse_port=reuse_port,
         )
         self.gateway = Gateway
+
+    def prepare(self) -> None:
+        """Listen, with all the descriptors that are allowed."""
+        raise_descriptor_limit()
+        super().prepare()
+        self.socket = Listener(self, self.socket)
 
     def process_conn(self, conn: Connection) -> None:
         """Give a connection that has something to say to a thread; a fresh one waits until it does."""

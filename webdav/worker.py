@@ -12,7 +12,10 @@ import sys
 import threading
 from dataclasses import dataclass
 
+from helenite.client.caching import CachingFileSystem
+from helenite.client.coherence import Coherence
 from helenite.client.filesystem import FileSystem
+from helenite.client.follower import Follower
 from helenite.config import GatewaySettings
 from helenite.core.clock import Clock
 from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
@@ -20,7 +23,6 @@ from helenite.core.pb import master_pb2
 from helenite.core.process import Worker, die_with_parent, start_logging, stop_event_on_signals, tell_ready
 from webdav.app import Application
 from webdav.auth import Users
-from webdav.probes import Stamp
 from webdav.server import LazyTls, Server
 
 log = logging.getLogger("webdav")
@@ -35,7 +37,7 @@ PATIENCE_S = 1.0
 class Place:
     """Where this worker stands: the gateway's address and id, the worker's number, its parent's process id.
 
-    `stamp` is the descriptor of the file that all workers share (see `probes`).
+    `table` is the descriptor of the memory that all workers share (`client.coherence`).
     """
 
     host: str
@@ -43,7 +45,7 @@ class Place:
     gateway_id: str
     number: int
     parent_pid: int
-    stamp: int
+    table: int
 
 
 def is_loopback(host: str) -> bool:
@@ -57,7 +59,7 @@ def run(settings: GatewaySettings, place: Place) -> int:
     stopping = stop_event_on_signals()
     die_with_parent(place.parent_pid)
     try:
-        with FileSystem(settings) as file_system:
+        with CachingFileSystem(settings, Coherence(place.table)) as file_system:
             serve(settings, place, file_system, stopping)
     except (ConfigurationError, OSError) as error:
         print(f"webdav: {error}", file=sys.stderr)  # noqa: T201 - the sentence that a person must see
@@ -65,14 +67,12 @@ def run(settings: GatewaySettings, place: Place) -> int:
     return 0
 
 
-def serve(settings: GatewaySettings, place: Place, file_system: FileSystem, stopping: threading.Event) -> None:
+def serve(settings: GatewaySettings, place: Place, file_system: CachingFileSystem, stopping: threading.Event) -> None:
     """Run the server and the announcements until `stopping` is set."""
     may_be_open = settings.is_open or is_loopback(place.host)
     if not may_be_open and place.number == 0:
         _demand_users(file_system, place, stopping)
-    app = Application(
-        file_system, allowed_hosts=settings.allowed_hosts, may_be_open=may_be_open, stamp=Stamp(place.stamp)
-    )
+    app = Application(file_system, allowed_hosts=settings.allowed_hosts, may_be_open=may_be_open)
     server = Server(
         (place.host, place.port), app, threads=settings.threads, timeout_s=settings.idle_timeout_s, reuse_port=True
     )
@@ -82,6 +82,8 @@ def serve(settings: GatewaySettings, place: Place, file_system: FileSystem, stop
     workers = [Worker("accept", lambda _: server.serve(), on_crash=stopping.set)]
     if place.number == 0:
         workers.append(Worker("announce", lambda ending: _announce(file_system, place, ending)))
+    if place.number == 0 and settings.caches:  # a table that nobody keeps fresh is not relied on
+        workers.append(Follower(file_system, file_system.coherence).worker)
     for worker in workers:
         worker.start()
     try:

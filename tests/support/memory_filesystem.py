@@ -6,6 +6,7 @@ suite over this and over the real one, so that the two cannot drift apart. Threa
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from helenite.client.coherence import Coherence
 from helenite.client.reader import Segment
 from helenite.core import errors
 from helenite.core.clock import Clock
@@ -92,6 +94,8 @@ class MemoryFileSystem:
         now = self._clock.now_ms()
         self._root = Node(Entry("", Kind.DIRECTORY, ROOT_ID, Sequence(0), 0, now, now))
         self.rpc = MemoryRpc()
+        self.coherence = Coherence()
+        self.coherence.keep_fresh(math.inf)
         self.calls: dict[str, int] = {}
         self.faults: dict[str, Exception] = {}
         self.free_bytes = CAPACITY_BYTES
@@ -438,6 +442,9 @@ class MemoryFileSystem:
     def _changed(self, verb: str, path: Path, node: Node, source: Path | None = None) -> None:
         sequence = Sequence(self._sequence)
         self._touch(path[:-1], sequence)
+        for changed in (path, source):
+            if changed is not None:
+                self.coherence.touch(changed)
         came_from = "" if source is None else format_path(source)
         parent = self._node(path[:-1]).entry.id
         self._feed.append(

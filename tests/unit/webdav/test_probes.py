@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +10,6 @@ from tests.support.gateways import our_server, serving
 from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.raw_http import Client
 from webdav.app import Application
-from webdav.probes import LISTING_S, STAMP_BYTES, Stamp
 
 FINDER = {"User-Agent": "WebDAVFS/3.0.0 (03008000) Darwin/23.0.0 (arm64)"}
 
@@ -19,20 +17,17 @@ FINDER = {"User-Agent": "WebDAVFS/3.0.0 (03008000) Darwin/23.0.0 (arm64)"}
 class Workers:
     """Two workers of one gateway on one file system."""
 
-    def __init__(self, clients: list[Client], file_system: MemoryFileSystem, apps: list[Application]) -> None:
+    def __init__(self, clients: list[Client], file_system: MemoryFileSystem) -> None:
         self.first, self.second = clients
         self.file_system = file_system
-        self.apps = apps
 
 
 @pytest.fixture
 def workers() -> Iterator[Workers]:
     file_system = MemoryFileSystem()
-    with tempfile.TemporaryFile() as file:
-        file.truncate(STAMP_BYTES)
-        apps = [Application(file_system, stamp=Stamp(file.fileno())) for _ in range(2)]  # type: ignore[arg-type]
-        with serving(our_server(apps[0])) as one, serving(our_server(apps[1])) as two:
-            yield Workers([Client(*server.bind_addr) for server in (one, two)], file_system, apps)
+    apps = [Application(file_system) for _ in range(2)]  # type: ignore[arg-type]
+    with serving(our_server(apps[0])) as one, serving(our_server(apps[1])) as two:
+        yield Workers([Client(*server.bind_addr) for server in (one, two)], file_system)
 
 
 def probe(client: Client, target: str) -> int:
@@ -80,20 +75,18 @@ def test_what_one_worker_writes_no_worker_denies(workers: Workers, method: str) 
     assert probe(workers.second, "/._a") == 207
 
 
-def test_a_listing_counts_only_for_a_moment(workers: Workers) -> None:
-    clock = workers.apps[0].provider.probes._clock
+def test_a_listing_counts_only_while_the_feed_is_followed(workers: Workers) -> None:
     browse(workers.first)
-    with workers.file_system.create(("._a",)) as writer:  # by another gateway
-        writer.commit()
+    workers.file_system.coherence.keep_fresh(0)
+    workers.file_system.calls.clear()
     assert probe(workers.first, "/._a") == 404
-    later = clock.monotonic_s() + LISTING_S + 1
-    clock.monotonic_s = lambda: later  # type: ignore[method-assign]
-    assert probe(workers.first, "/._a") == 207
+    assert workers.file_system.calls == {"lookup": 1}
 
 
-def test_other_writes_keep_the_listings(workers: Workers) -> None:
-    browse(workers.first)
+def test_writes_elsewhere_keep_the_listing(workers: Workers) -> None:
+    assert workers.first("MKCOL", "/here").status == 201
+    browse(workers.first, "/here/")
     assert workers.second.put("/picture.jpg", b"x").status == 201
     workers.file_system.calls.clear()
-    assert probe(workers.first, "/._picture.jpg") == 404
+    assert probe(workers.first, "/here/._picture.jpg") == 404
     assert workers.file_system.calls == {}
