@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import socket
 import sys
 import threading
@@ -21,6 +20,7 @@ from helenite.chunkserver.service import ControlService
 from helenite.chunkserver.store import ChunkStore
 from helenite.config import ChunkserverSettings, environment
 from helenite.core.clock import Clock
+from helenite.core.descriptors import raise_descriptor_limit
 from helenite.core.errors import ConfigurationError, ForeignClusterError, HeleniteError
 from helenite.core.pb.chunkserver_pb2_grpc import add_ControlServicer_to_server
 from helenite.core.process import Worker, die_with_parent, start_logging, stop_event_on_signals, tell_ready
@@ -41,7 +41,7 @@ def main() -> int:
         return 2
     start_logging(settings.log_level)
     stopping = stop_event_on_signals()
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     if settings.supervised:
         die_with_parent()
     try:
@@ -112,15 +112,6 @@ def _compact(store: ChunkStore, ending: threading.Event) -> None:
                 pass
         except HeleniteError as error:
             log.warning("compaction waits: %s", error)
-
-
-def _raise_descriptor_limit() -> None:
-    """Ask for as many descriptors as are allowed: each data connection, and each replica being read, takes one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError) as error:  # macOS calls the limit infinite and refuses to set it so
-        log.debug("the limit of descriptors stays: %s", error)
 
 
 def _advertised(settings: ChunkserverSettings, listen: str) -> str:

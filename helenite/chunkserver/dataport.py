@@ -20,6 +20,7 @@ from helenite.chunkserver.session import TRANSFER_S, Session
 from helenite.chunkserver.store import ChunkStore
 from helenite.core import frames
 from helenite.core.dataport import configure
+from helenite.core.descriptors import EXHAUSTED, Doorman
 from helenite.core.errors import ConfigurationError, ProtocolError
 from helenite.core.process import Worker
 
@@ -29,7 +30,7 @@ SOCKET_PATH_MAX = 100
 """The kernel takes 107 bytes (macOS: 103)."""
 BACKLOG = 256
 ACCEPT_PAUSE_S = 0.1
-"""After a failed accept (no descriptor left, say): let some connection end first."""
+"""After an accept that failed for no reason that passes by itself."""
 CLOSE_S = 5.0
 """Patience with sessions at the end; one that writes to a disk cannot be interrupted."""
 
@@ -103,12 +104,17 @@ class DataPort:
         return Path(self._private.name) / "data.sock"
 
     def _accept(self, listener: socket.socket, stopping: threading.Event) -> None:
+        doorman = Doorman("data connections")
         while True:
             try:
                 connection, _ = listener.accept()
             except OSError as error:
                 if self._is_closed:
+                    doorman.close()
                     return
+                if error.errno in EXHAUSTED:
+                    doorman.turn_away(listener.accept)
+                    continue
                 log.warning("cannot accept a data connection: %s", error)
                 stopping.wait(ACCEPT_PAUSE_S)
                 continue

@@ -78,7 +78,10 @@ class DataConnection:
     def _connect_unix(cls, server: ServerId, path: str, deadline: float) -> DataConnection | None:
         if not Path(path).exists():
             return None
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError:  # no descriptor is left: TCP says so
+            return None
         try:
             configure(sock)
             sock.settimeout(max(0.01, deadline - time.monotonic()))
