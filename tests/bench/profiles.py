@@ -1,8 +1,10 @@
 """`--profile`: where the time of a row goes, by process and by function.
 
-Used by `__main__`. Runs one row again and again on a Helenite of its own, unchecked: first to count the processor time
-of each process for each request, then with py-spy looking into the gateway's workers, the master and one chunkserver.
-py-spy is the tool because it joins processes that run and sees all their threads; cProfile can do neither.
+Used by `__main__`. Runs one row again and again on a Helenite of its own, unchecked, in three passes: processor time of
+each process for each request; py-spy on the threads that answer requests, waiting included, so that percentages are of
+a request's time; py-spy on whoever holds the interpreter (GIL), so that they are of its processor time. py-spy looks
+into the gateway's workers, the master and one chunkserver. It is the tool because it joins processes that run and sees
+all their threads; cProfile can do neither.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 
 import psutil
@@ -28,11 +31,18 @@ from tests.bench.site import Content, Site, Sizes
 from tests.support.processes import role_of
 
 SECONDS = 6
-"""How long each of the two passes takes."""
-SAMPLES_PER_S = 200
+"""How long each pass takes."""
+SAMPLES_PER_S = 100
+"""Each sample stops the process for about a millisecond."""
 LOOKED_INTO = {"worker": 8, "master": 1, "chunkserver": 1}
 """Role -> how many of its processes py-spy joins."""
-LINES = 18
+ANSWERING = {
+    "worker": ("Gateway.respond (webdav/exchange.py)", ()),
+    "master": ("_unary_response_in_pool (grpc/_server.py)", ()),
+    "chunkserver": ("Session.answer (helenite/chunkserver/session.py)", ("Session._receive_head",)),
+}
+"""Role -> the function that answers requests, and those in it that only wait for the next one."""
+LINES = 24
 PY_SPY_END_S = 30
 
 
@@ -48,8 +58,20 @@ def profile(server: Server, rows: Iterable[Row], sizes: Sizes, console: Console)
                 if spy is None:
                     console.print("install py-spy (pip install py-spy) to see which functions take it")
                     continue
-                for role, stacks in _spy_on(spy, site, row, Path(name)).items():
-                    console.print(_functions_table(role, stacks))
+                for role, stacks in _spy_on(spy, site, row, Path(name), "--idle").items():
+                    console.print(_functions_table(f"{role}: time of the requests", answering(role, stacks)))
+                for role, stacks in _spy_on(spy, site, row, Path(name), "--gil").items():
+                    console.print(_functions_table(f"{role}: processor time in Python", stacks))
+
+
+def answering(role: str, stacks: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
+    """Of all samples those in which a request was being answered, from the function on that does so."""
+    start, waiting = ANSWERING[role]
+    found: Counter[tuple[str, ...]] = Counter()
+    for frames, count in stacks.items():
+        if start in frames and not any(frame.startswith(waiting) for frame in frames if waiting):
+            found[frames[frames.index(start) :]] += count
+    return found
 
 
 def _roles(running: Running) -> dict[int, str]:
@@ -87,16 +109,16 @@ def _processor_s(pid: int) -> float:
     return float(times.user + times.system)
 
 
-def _spy_on(spy: str, site: Site, row: Row, directory: Path) -> dict[str, Counter[tuple[str, ...]]]:
+def _spy_on(spy: str, site: Site, row: Row, directory: Path, which: str) -> dict[str, Counter[tuple[str, ...]]]:
     """Role -> stacks with how often each was seen, while the row runs."""
     left = Counter(LOOKED_INTO)
     joined: list[tuple[str, Path, subprocess.Popen[bytes]]] = []
     for pid, role in _roles(site.running).items():
         if left[role] > 0:
             left[role] -= 1
-            path = directory / f"stacks-{row.key}-{pid}"
+            path = directory / f"stacks-{row.key}{which}-{pid}"
             command = [spy, "record", "--pid", str(pid), "--duration", str(SECONDS), "--rate", str(SAMPLES_PER_S)]
-            command += ["--format", "raw", "--nonblocking", "--output", str(path)]
+            command += ["--format", "raw", which, "--output", str(path)]
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                      stderr=subprocess.DEVNULL)  # fmt: skip
             joined.append((role, path, child))
@@ -120,7 +142,7 @@ def parse_stacks(text: str) -> Counter[tuple[str, ...]]:
     return found
 
 
-def _functions_table(role: str, stacks: Counter[tuple[str, ...]]) -> Table:
+def _functions_table(title: str, stacks: Counter[tuple[str, ...]]) -> Table:
     """Functions by the time in themselves, beside functions by the time in them and what they call."""
     own: Counter[str] = Counter()
     whole: Counter[str] = Counter()
@@ -129,14 +151,19 @@ def _functions_table(role: str, stacks: Counter[tuple[str, ...]]) -> Table:
         for frame in set(frames):
             whole[frame] += count
     total = stacks.total() or 1
-    table = Table(title=f"{role}: {total:,} samples in which a thread was running", title_justify="left")
-    for title in ("%", "in the function itself", "% ", "in it and all it calls"):
-        table.add_column(title, justify="right" if title.startswith("%") else "left", no_wrap=True)
-    for (own_name, own_count), (whole_name, whole_count) in zip(
-        own.most_common(LINES), _telling(whole, total), strict=False
+    seen = stacks.total() / (SECONDS * SAMPLES_PER_S)
+    table = Table(title=f"{title}: {stacks.total():,} samples, {seen:.0%} of one thread's", title_justify="left")
+    for heading in ("%", "in the function itself", "% ", "in it and all it calls"):
+        table.add_column(heading, justify="right" if heading.startswith("%") else "left", no_wrap=True)
+    for (own_name, own_count), (whole_name, whole_count) in zip_longest(
+        own.most_common(LINES), _telling(whole, total), fillvalue=("", 0)
     ):
-        table.add_row(f"{own_count / total:.1%}", own_name, f"{whole_count / total:.1%}", whole_name)
+        table.add_row(_share(own_count, total), own_name, _share(whole_count, total), whole_name)
     return table
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count / total:.1%}" if count else ""
 
 
 def _telling(whole: Counter[str], total: int) -> list[tuple[str, int]]:

@@ -7,9 +7,11 @@ used twice, so that no server can recognise what it has seen. Not thread-safe.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -97,7 +99,8 @@ class Site:
     """Off only where a profile must not show the checking."""
     _connections: list[Connection] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
-    _names: Iterator[int] = field(default_factory=lambda: iter(range(1_000_000_000)))
+    _token: str = field(default_factory=lambda: secrets.token_hex(4))
+    _names: Iterator[int] = field(default_factory=itertools.count)
     _fixtures: Fixtures | None = None
 
     def __enter__(self) -> Self:
@@ -145,7 +148,7 @@ class Site:
 
     def fresh(self, suffix: str = "") -> str:
         """A path in the root that was never used."""
-        return f"/bench-{next(self._names)}{suffix}"
+        return f"/bench-{self._token}-{next(self._names)}{suffix}"
 
     def fresh_directory(self) -> str:
         path = self.fresh("/")
