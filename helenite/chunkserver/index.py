@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import signal
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +57,7 @@ class Index:
     def __init__(self, directory: Path) -> None:
         self._marker = directory / "clean"
         self._is_sound = True
+        self._is_ending = False
         self.living: dict[int, Living] | None = None
         """By segment, after a clean end. None: the index has been emptied and must be rebuilt."""
         with disk_errors(f"the index in {directory}"):
@@ -105,9 +108,18 @@ class Index:
                 yield transaction
         except lmdb.Error as error:
             self._is_sound = False
+            if isinstance(error, lmdb.PanicError):
+                self._end_process(error)
             if isinstance(error, lmdb.MapFullError) or "No space left" in str(error):
                 raise InsufficientStorageError("the index of small chunks has no room left") from error
             raise UnavailableError(f"the index of small chunks fails: {error}") from error
+
+    def _end_process(self, error: lmdb.Error) -> None:
+        """The disk failed in the middle of a commit: LMDB serves nobody until it is opened anew, by the next start."""
+        if not self._is_ending:
+            self._is_ending = True
+            log.critical("the index of small chunks is broken, this chunkserver ends to rebuild it: %s", error)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def get(self, handle: ChunkHandle) -> Place | None:
         with self._transaction() as transaction:

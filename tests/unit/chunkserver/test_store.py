@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import lmdb
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -479,6 +481,31 @@ def test_a_directory_that_cannot_be_used_is_a_wrong_setting(open_store: OpenStor
     (tmp_path / "a" / "identity.json").write_text("{")
     with pytest.raises(ConfigurationError, match="damaged"):
         open_store(tmp_path / "a")
+
+
+def test_an_index_that_lmdb_has_given_up_ends_the_process_and_is_rebuilt(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails while LMDB writes its meta page; only opening it anew helps."""
+    store = open_store(tmp_path)
+    data = put(store, 1, 100)
+    signals: list[tuple[int, int]] = []
+
+    class GivenUp:
+        def begin(self, **_: object) -> None:
+            raise lmdb.PanicError("mdb_txn_begin")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", lambda *sent: signals.append(sent))
+        patch.setattr(store._index, "_env", GivenUp())
+        for _ in range(2):
+            with pytest.raises(UnavailableError):
+                store.has(ChunkHandle(1))
+    assert signals == [(os.getpid(), signal.SIGTERM)]
+    store.close()
+    again = open_store(tmp_path)
+    assert not again._index._marker.exists()
+    assert_holds(again, {1: data})
 
 
 class StoreMachine(RuleBasedStateMachine):
