@@ -7,6 +7,7 @@ thread; TLS handshakes happen in the thread that serves. A connection belongs to
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import ssl
 import time
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 LINGER_S = 2.0
 LINGER_BYTES_MAX = 16 * 1024 * 1024
 """After an early answer the connection is half closed and read for a while: a reset would destroy the answer."""
+NEXT_MS = 5
+"""How long a thread waits for the next request of its connection, as long as no other connection waits for a thread."""
 BACKLOG = 1024
 """Connections that the kernel holds until they are accepted; a reconnecting office fits."""
 WAITING_MAX = 1024
@@ -62,12 +65,23 @@ class Connection(HTTPConnection):
         self.is_fresh = True
         self.is_tls = isinstance(sock, ssl.SSLSocket)
         self._needs_handshake = self.is_tls
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
 
     def communicate(self) -> bool:
-        """Answer one request; True when the connection may be kept."""
+        """Answer requests while one comes right after the other; True when the connection may be kept."""
         if self._needs_handshake and not self._shake_hands():
             return False
-        return bool(super().communicate())  # type: ignore[no-untyped-call]
+        while super().communicate():  # type: ignore[no-untyped-call]
+            if not self._goes_on():
+                return True
+        return False
+
+    def _goes_on(self) -> bool:
+        """Whether this thread serves the next request too, which spares two handovers between threads."""
+        if self.server.has_waiting():
+            return False
+        return self.rfile.has_data() or bool(self._poll.poll(NEXT_MS))
 
     def _shake_hands(self) -> bool:
         """The TLS handshake, in a worker thread: in the accept loop one slow client would stall everybody."""
@@ -187,6 +201,10 @@ class Server(wsgi.Server):
         raise_descriptor_limit()
         super().prepare()
         self.socket = Listener(self, self.socket)
+
+    def has_waiting(self) -> bool:
+        """Whether a connection waits for a thread."""
+        return bool(self.requests.qsize > 0)
 
     def process_conn(self, conn: Connection) -> None:
         """Give a connection that has something to say to a thread; a fresh one waits until it does."""

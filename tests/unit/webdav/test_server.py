@@ -291,6 +291,29 @@ def test_requests_may_be_pipelined() -> None:
         assert [connection.read_reply().body for _ in range(3)] == [b"hello"] * 3
 
 
+def test_a_busy_connection_leaves_its_thread_to_one_that_waits() -> None:
+    with serving(our_server(hello, threads=1)) as server, Client(*server.bind_addr).connect() as busy:
+        client = Client(*server.bind_addr)
+        head = client.head("GET", "/")
+        busy.send(head * 500)
+        served = 0
+
+        def go_on(stopping: threading.Event) -> None:
+            nonlocal served
+            while not stopping.is_set():
+                assert busy.read_reply().body == b"hello"
+                busy.send(head)
+                served += 1
+
+        worker = Worker("busy", go_on).start()
+        try:
+            for _ in range(20):
+                assert client.get("/").body == b"hello"
+        finally:
+            worker.stop()
+        assert served > 20
+
+
 def test_http_1_0_closes_unless_asked() -> None:
     with serving(our_server(hello)) as server:
         with Client(*server.bind_addr).connect() as connection:
