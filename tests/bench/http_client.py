@@ -127,7 +127,9 @@ class Connection:
         self, request: bytes, pieces: Iterable[memoryview], on_body: Callable[[memoryview], None]
     ) -> int:
         """A request or a reply of any length, piece by piece, in flat memory; the status. The reply needs a length."""
-        self.send(request, *pieces)
+        self.send(request)
+        for piece in pieces:
+            self._sock.sendall(piece)
         while self._body_at == 0:
             self.pump()
         head = bytes(self._buffer[: self._body_at])

@@ -11,9 +11,11 @@ import pytest
 from rich.console import Console
 
 from tests.bench.__main__ import Choice, run
+from tests.bench.curves import Point
 from tests.bench.http_client import Reply
 from tests.bench.profiles import parse_stacks
 from tests.bench.report import print_report
+from tests.bench.results import Results, Sample
 from tests.bench.rows import ROWS
 from tests.bench.servers import LOOPBACK, SERVERS, Running
 from tests.bench.site import Content, Site, Sizes, WrongBytesError, check_equal, parse_listing
@@ -33,6 +35,18 @@ def test_all_rows_run_on_helenite_and_wsgidav(tmp_path: Path) -> None:
     print_report(results, Console(file=sys.stdout, width=200))
     results.save(tmp_path / "run.json")
     assert json.loads((tmp_path / "run.json").read_text())["medians"]["ranges"].keys() == {"helenite", "wsgidav"}
+
+
+def test_charts_are_drawn(tmp_path: Path) -> None:
+    chart = pytest.importorskip("tests.bench.chart", reason="no matplotlib", exc_type=ImportError)
+    results = Results({}, TINY, {"helenite": "1", "apache": "2"}, {})
+    for number, row in enumerate(ROWS):
+        results.samples += [Sample(row.key, key, 0, number + 1.0, "", 0.0) for key in results.versions]
+    chart.draw_chart(results, tmp_path / "run")
+    points = [Point("files", grown, {"GET": 5.0}, {"redis": (10, 20), "master": (30, 40)}) for grown in (10, 100)]
+    chart.draw_curves(points, tmp_path / "curves")
+    for name in ("run.svg", "run.png", "curves.svg", "curves.png"):
+        assert (tmp_path / name).stat().st_size > 5_000
 
 
 def test_every_target_names_a_row_and_servers_that_exist() -> None:
