@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from helenite.core.errors import ConfigurationError
+
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """Largest gRPC message: a page of a listing or the extents of a 1 TiB file stay well below it."""
 GRPC_OPTIONS: list[tuple[str, int]] = [
@@ -31,11 +33,11 @@ def make_grpc_server(threads: int) -> grpc.Server:
 
 
 def bind_grpc(server: grpc.Server, address: str) -> int:
-    """Bind to `host:port` (0 = any) and return the port."""
+    """Bind to `host:port` (0 = any) and return the port; ConfigurationError when that cannot be had."""
     try:
         port = server.add_insecure_port(address)
     except RuntimeError:  # all that grpc says
         port = 0
     if port == 0:
-        raise OSError(f"cannot listen on {address}: the port is taken, or the address is not this machine's")
+        raise ConfigurationError(f"cannot listen on {address}: the port is taken, or the address is not this machine's")
     return port
