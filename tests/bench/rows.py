@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.http_client import Connection, Reply, drive
-from tests.bench.site import Site, WrongBytesError, check_equal, sizes_of
+from tests.bench.site import RefusedError, Site, WrongBytesError, check_equal, sizes_of
 
 MEGABYTE = 1e6
 REQUESTS_MAX = 20_000
@@ -132,7 +132,7 @@ def put_small(site: Site, connections: list[Connection]) -> float:
     replies: list[int] = []
     count, elapsed = drive(connections, requests(), lambda r: replies.append(r.status), site.sizes.duration_s)
     if refused := [status for status in replies if status not in {200, 201, 204}]:
-        raise WrongBytesError(f"{site.key}: {len(refused)} of {count} PUT failed, the first with {refused[0]}")
+        raise RefusedError(f"PUT: {refused[0]}, {len(refused)} of {count}")
     site.check_files(made)
     site.remove(directory)
     return count / elapsed

@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import psutil
 
 from tests.bench.http_client import Address
 from tests.support.cluster import Cluster
+from tests.support.waiting import wait_until
 
 START_S = 60.0
 LOOPBACK = "127.0.0.1"
@@ -134,9 +134,9 @@ def _seaweed_version() -> str:
 
 
 def _seaweed_ports(count: int) -> list[int]:
-    """Free ports below the ephemeral range's end whose gRPC twins are free too."""
+    """Free ports, outside the range that clients get theirs from, whose gRPC twins are free too."""
     found: list[int] = []
-    port = 20_000 + os.getpid() % 5_000
+    port = 12_000 + os.getpid() % 5_000
     while len(found) < count:
         port += 1
         if _is_free(port) and _is_free(port + SEAWEED_GRPC):
@@ -296,13 +296,17 @@ def _tree(child: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def _wait_for_port(port: int, child: subprocess.Popen[bytes], directory: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1.0):
-            return
-        if child.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{child.args!r} does not serve: {(directory / 'log').read_text()[-2000:]}")
-        time.sleep(0.05)
+    wait_until(lambda: child.poll() is not None or _accepts(port), START_S)
+    if child.poll() is not None:
+        raise RuntimeError(f"{child.args!r} ended: {(directory / 'log').read_text()[-2000:]}")
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection((LOOPBACK, port), 1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _free_port() -> int:
