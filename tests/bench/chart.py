@@ -24,6 +24,7 @@ from tests.bench.targets import judge_all
 COLUMNS = 3
 OURS = "#0b6e4f"
 THEIRS = "#b8bec6"
+MET = "#111111"
 MISSED = "#c0392b"
 
 
@@ -95,7 +96,7 @@ def _draw_row(panel: Axes, row: Row, results: Results) -> None:
     for verdict in judge_all(figures):
         if verdict.target.row == row.key and verdict.target.server in names:
             at = names.index(verdict.target.server)
-            colour = OURS if verdict.is_met else MISSED
+            colour = MET if verdict.is_met else MISSED
             panel.plot([verdict.wanted] * 2, [at - 0.55, at + 0.55], color=colour, linestyle="--", linewidth=1.6)
     better = "less is better" if row.is_time else "more is better"
     panel.set_title(f"{row.title}, {row.unit} ({better})", fontsize=9, loc="left")
