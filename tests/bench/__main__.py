@@ -7,6 +7,7 @@ compares every byte, and prints medians, ratios and which targets are met. READM
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -117,8 +118,11 @@ def run(choice: Choice, directory: Path, console: Console) -> Results:
         sites = start_all(choice, directory, results, stack, console)
         for row in choice.rows:
             began = time.monotonic()
+            taking = [site for key, site in sites.items() if _serves(choice, key, row)]
+            for site in taking:
+                with contextlib.suppress(RefusedError):  # the row itself will be refused, and say so
+                    row.needs(site.fixtures)
             for number in range(choice.rounds):
-                taking = [site for key, site in sites.items() if _serves(choice, key, row)]
                 turn = number % max(len(taking), 1)
                 for site in taking[turn:] + taking[:turn]:
                     results.samples.append(measure(row, site, number, results))

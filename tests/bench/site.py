@@ -81,9 +81,12 @@ class Content:
         return self._shared
 
     def wide_buffers(self, length: int) -> list[bytearray]:
-        """Four buffers for large replies. All sites share them, as one at a time is measured."""
+        """Four buffers for large replies. All sites share them, as one at a time is measured.
+
+        They are written to once, so that the first reply does not pay for their pages.
+        """
         if not self._wide or len(self._wide[0]) != length:
-            self._wide = [bytearray(length) for _ in range(4)]
+            self._wide = [bytearray(b"-") * length for _ in range(4)]
         return self._wide
 
 
