@@ -14,6 +14,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from helenite.client.batching import Batches
 from helenite.client.pool import ChunkPool
 from helenite.client.reader import Reader
 from helenite.client.rpc import ATTEMPT_S, MasterRpc
@@ -75,6 +76,7 @@ class FileSystem:
     def __init__(self, settings: ClientSettings) -> None:
         self.rpc = MasterRpc(settings.masters, settings.deadline_s)
         self._pool = ChunkPool(self.rpc, settings.deadline_s)
+        self._mutations = Batches(self._mutate_all)
 
     def close(self) -> None:
         self._pool.close()
@@ -374,12 +376,18 @@ class FileSystem:
 
     def _mutate(self, **verb: object) -> master_pb2.Outcome:
         mutation = master_pb2.Mutation(operation_id=os.urandom(16), **verb)  # type: ignore[arg-type]
-        attempt_s = COPY_ATTEMPT_S if "copy" in verb else ATTEMPT_S
-        reply = self.rpc.namespace("Mutate", master_pb2.MutateRequest(mutations=[mutation]), attempt_s=attempt_s)
-        outcome: master_pb2.Outcome = reply.outcomes[0]
+        is_long = "copy" in verb  # and travels alone
+        outcome = self._mutate_all([mutation], COPY_ATTEMPT_S)[0] if is_long else self._mutations.call(mutation)
         if outcome.HasField("failure"):
             raise failure_from_message(outcome.failure)
         return outcome
+
+    def _mutate_all(
+        self, mutations: Many[master_pb2.Mutation], attempt_s: float = ATTEMPT_S
+    ) -> Many[master_pb2.Outcome]:
+        request = master_pb2.MutateRequest(mutations=mutations)
+        outcomes: Many[master_pb2.Outcome] = self.rpc.namespace("Mutate", request, attempt_s=attempt_s).outcomes
+        return outcomes
 
 
 __all__ = ["ANY", "Expect", "FileSystem"]
