@@ -203,7 +203,8 @@ class Usage:
 class Change:
     """One element of the feed: `verb` happened to `path` (and, for moves, came from `source`).
 
-    `parents` are the ids of the directories whose listing changed, nearest first.
+    `parents` are the ids of the directories whose listing changed, nearest first. `has_replaced` tells of a move or copy
+    that another entry stood at `path`, which is gone with all that was beneath it.
     """
 
     sequence: Sequence
@@ -213,6 +214,7 @@ class Change:
     id: EntryId
     kind: Kind
     parents: tuple[EntryId, ...]
+    has_replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,12 +255,13 @@ def change_to_message(change: Change) -> master_pb2.Change:
         id=change.id,
         kind=change.kind,
         parents=change.parents,
+        replaced=change.has_replaced,
     )
 
 
 def change_from_message(m: master_pb2.Change) -> Change:
     parents = tuple(map(EntryId, m.parents))
-    return Change(Sequence(m.sequence), m.verb, m.path, m.source, EntryId(m.id), Kind(m.kind), parents)
+    return Change(Sequence(m.sequence), m.verb, m.path, m.source, EntryId(m.id), Kind(m.kind), parents, m.replaced)
 
 
 def trashed_to_message(item: Trashed) -> master_pb2.Trashed:

@@ -254,7 +254,7 @@ class Auditor:
             for identifier, fields in page:
                 try:
                     change = msgpack.unpackb(fields[b"c"], raw=True)
-                    is_whole = len(change) == 6
+                    is_whole = len(change) in {6, 7}
                 except (ValueError, TypeError, KeyError):
                     is_whole = False
                 if not is_whole:

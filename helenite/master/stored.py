@@ -167,7 +167,7 @@ def decode_page(reply: list[Any]) -> Page:
 
 def decode_change(element: tuple[bytes, list[bytes]]) -> Change:
     identifier, (_, packed) = element
-    verb, path, source, entry_id, kind, ids = unpack(packed)
+    verb, path, source, entry_id, kind, ids, *replaced = unpack(packed)
     return Change(
         Sequence(int(identifier.partition(b"-")[0])),
         verb.decode(),
@@ -176,6 +176,7 @@ def decode_change(element: tuple[bytes, list[bytes]]) -> Change:
         EntryId(entry_id),
         _KINDS[kind],
         tuple(map(EntryId, ids)),
+        bool(replaced),
     )
 
 

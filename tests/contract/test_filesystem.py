@@ -592,10 +592,14 @@ def test_feed(fs: FileSystem, home: Path) -> None:
     start = fs.stat(()).revision
     put(fs, (*home, "f"))
     fs.move((*home, "f"), (*home, "g"), overwrite=False)
+    put(fs, (*home, "f"))
+    fs.copy((*home, "f"), (*home, "g"), overwrite=True)
+    fs.move((*home, "f"), (*home, "g"), overwrite=True)
     fs.remove((*home, "g"))
     changes, last = fs.read_feed(start)
     mine = [change for change in changes if change.path.startswith("/" + home[0])]
-    assert [change.verb for change in mine] == ["commit", "move", "remove"]
+    assert [change.verb for change in mine] == ["commit", "move", "commit", "copy", "move", "remove"]
+    assert [change.has_replaced for change in mine] == [False, False, False, True, True, False]
     assert mine[1].source.endswith("/f")
     assert [c.sequence for c in mine] == sorted(c.sequence for c in mine)
     assert last >= mine[-1].sequence

@@ -236,7 +236,7 @@ class MemoryFileSystem:
             node.entry = replace(node.entry, name=target[-1], revision=revision)
             parent.children[target[-1]] = node
             self._touch(source[:-1], sequence)
-            self._changed("move", target, node, source)
+            self._changed("move", target, node, source, has_replaced=old is not None)
             return node.entry, old is None
 
     def copy(
@@ -256,7 +256,7 @@ class MemoryFileSystem:
             if old is not None:
                 self._discard(target, old, condition.principal)
             made = parent.children[target[-1]] = self._duplicate(node, target[-1], sequence, is_shallow=is_shallow)
-            self._changed("copy", target, made, source)
+            self._changed("copy", target, made, source, has_replaced=old is not None)
             return made.entry, old is None
 
     def set_properties(
@@ -439,7 +439,9 @@ class MemoryFileSystem:
                 return
             node.entry = replace(node.entry, revision=sequence)
 
-    def _changed(self, verb: str, path: Path, node: Node, source: Path | None = None) -> None:
+    def _changed(
+        self, verb: str, path: Path, node: Node, source: Path | None = None, *, has_replaced: bool = False
+    ) -> None:
         sequence = Sequence(self._sequence)
         self._touch(path[:-1], sequence)
         for changed in (path, source):
@@ -448,7 +450,9 @@ class MemoryFileSystem:
         came_from = "" if source is None else format_path(source)
         parent = self._node(path[:-1]).entry.id
         self._feed.append(
-            Change(sequence, verb, format_path(path), came_from, node.entry.id, node.entry.kind, (parent,))
+            Change(
+                sequence, verb, format_path(path), came_from, node.entry.id, node.entry.kind, (parent,), has_replaced
+            )
         )
 
     def _duplicate(self, node: Node, name: str, sequence: Sequence, *, is_shallow: bool) -> Node:

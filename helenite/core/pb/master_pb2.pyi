@@ -725,12 +725,15 @@ class Change(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     PARENTS_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     verb: _builtins.str
     path: _builtins.str
     source: _builtins.str
     id: _builtins.int
     kind: _builtins.str
+    replaced: _builtins.bool
+    """another entry stood there, with all that was beneath it"""
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -743,10 +746,11 @@ class Change(_message.Message):
         id: _builtins.int = ...,
         kind: _builtins.str = ...,
         parents: _abc.Iterable[_builtins.int] | None = ...,
+        replaced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind", "parents", b"parents", "path", b"path", "sequence", b"sequence", "source", b"source", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "kind", b"kind", "parents", b"parents", "path", b"path", "replaced", b"replaced", "sequence", b"sequence", "source", b"source", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,6 +33,6 @@ return run_once(function()
   touch_parent(source, now)
   if source.dir ~= target.dir then touch_parent(target, now) end
   add_totals(target.ids, sequence, files, directories, bytes)
-  announce(sequence, 'move', target, source.path, record, joined(source.ids, target.ids))
+  announce(sequence, 'move', target, source.path, record, joined(source.ids, target.ids), old)
   return outcome(target, record, not old, sequence)
 end)
