@@ -203,8 +203,8 @@ class Usage:
 class Change:
     """One element of the feed: `verb` happened to `path` (and, for moves, came from `source`).
 
-    `parents` are the ids of the directories whose listing changed, nearest first. `has_replaced` tells of a move or copy
-    that another entry stood at `path`, which is gone with all that was beneath it.
+    `parents` are the ids of the directories whose listing changed, nearest first. `has_replaced` tells of a move or
+    copy that another entry stood at `path`, which is gone with all that was beneath it.
     """
 
     sequence: Sequence

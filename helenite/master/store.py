@@ -16,7 +16,7 @@ The key space. Every key begins with `{space}:`. Records: core/record.py. "msgpa
     lives                zset: "end:start" of handles from end up to before start, never given out -> start
     r                    hash: chunk handle -> count of extents that name it; absent = 1
     c:<handle / 128>     hash: handle % 128 -> replicas, packed u16 ids of chunkservers
-    feed                 stream: <sequence>-0 -> c = msgpack [verb, path, source path, id, kind, directory ids, replaced?]
+    feed                 stream: <sequence>-0 -> c = msgpack [verb, path, source, id, kind, directory ids, replaced?]
     feed_gaps            zset: "last:first" of sequences after last and before first, never given out -> first
     loading              string: while a dump is being loaded; no master starts or leads meanwhile
     op:<operation id>    string: msgpack outcome of a mutation, for two minutes
