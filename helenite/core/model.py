@@ -69,7 +69,7 @@ class Entry:
 
     @property
     def lacks_extents(self) -> bool:
-        """Whether a listing left the extents out because they are many; a look-up brings them."""
+        """Whether a listing left the extents out; a look-up brings them."""
         return self.size_bytes > 0 and not self.extents
 
     @property
@@ -203,8 +203,8 @@ class Usage:
 class Change:
     """One element of the feed: `verb` happened to `path` (and, for moves, came from `source`).
 
-    `parents` are the ids of the directories whose listing changed, nearest first. `has_replaced` tells of a move or
-    copy that another entry stood at `path`, which is gone with all that was beneath it.
+    `parents` are the ids of the directories whose listing changed, nearest first. `replaced` is what stood at the
+    target of a move or copy and is gone, with all that was beneath it.
     """
 
     sequence: Sequence
@@ -214,7 +214,7 @@ class Change:
     id: EntryId
     kind: Kind
     parents: tuple[EntryId, ...]
-    has_replaced: bool = False
+    replaced: Kind | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,8 @@ def view_to_message(view: EntryView) -> common_pb2.Entry:
 
 def view_from_message(message: common_pb2.Entry) -> EntryView:
     entry = decode_record(message.name, message.record)
+    if not (message.replicas or message.properties or message.locks):  # nearly all of a listing
+        return EntryView(entry)
     located = zip(entry.extents, message.replicas, message.capabilities, strict=False)
     locations = tuple(
         Location(extent.handle, unpack_servers(servers), capability) for extent, servers, capability in located
@@ -255,13 +257,14 @@ def change_to_message(change: Change) -> master_pb2.Change:
         id=change.id,
         kind=change.kind,
         parents=change.parents,
-        replaced=change.has_replaced,
+        replaced=change.replaced or "",
     )
 
 
 def change_from_message(m: master_pb2.Change) -> Change:
     parents = tuple(map(EntryId, m.parents))
-    return Change(Sequence(m.sequence), m.verb, m.path, m.source, EntryId(m.id), Kind(m.kind), parents, m.replaced)
+    replaced = Kind(m.replaced) if m.replaced else None
+    return Change(Sequence(m.sequence), m.verb, m.path, m.source, EntryId(m.id), Kind(m.kind), parents, replaced)
 
 
 def trashed_to_message(item: Trashed) -> master_pb2.Trashed:

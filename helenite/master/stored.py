@@ -176,7 +176,7 @@ def decode_change(element: tuple[bytes, list[bytes]]) -> Change:
         EntryId(entry_id),
         _KINDS[kind],
         tuple(map(EntryId, ids)),
-        bool(replaced),
+        _KINDS[replaced[0]] if replaced else None,
     )
 
 

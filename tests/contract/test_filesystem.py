@@ -599,7 +599,7 @@ def test_feed(fs: FileSystem, home: Path) -> None:
     changes, last = fs.read_feed(start)
     mine = [change for change in changes if change.path.startswith("/" + home[0])]
     assert [change.verb for change in mine] == ["commit", "move", "commit", "copy", "move", "remove"]
-    assert [change.has_replaced for change in mine] == [False, False, False, True, True, False]
+    assert [change.replaced for change in mine] == [None, None, None, Kind.FILE, Kind.FILE, None]
     assert mine[1].source.endswith("/f")
     assert [c.sequence for c in mine] == sorted(c.sequence for c in mine)
     assert last >= mine[-1].sequence

@@ -236,7 +236,7 @@ class MemoryFileSystem:
             node.entry = replace(node.entry, name=target[-1], revision=revision)
             parent.children[target[-1]] = node
             self._touch(source[:-1], sequence)
-            self._changed("move", target, node, source, has_replaced=old is not None)
+            self._changed("move", target, node, source, replaced=old)
             return node.entry, old is None
 
     def copy(
@@ -256,7 +256,7 @@ class MemoryFileSystem:
             if old is not None:
                 self._discard(target, old, condition.principal)
             made = parent.children[target[-1]] = self._duplicate(node, target[-1], sequence, is_shallow=is_shallow)
-            self._changed("copy", target, made, source, has_replaced=old is not None)
+            self._changed("copy", target, made, source, replaced=old)
             return made.entry, old is None
 
     def set_properties(
@@ -440,7 +440,7 @@ class MemoryFileSystem:
             node.entry = replace(node.entry, revision=sequence)
 
     def _changed(
-        self, verb: str, path: Path, node: Node, source: Path | None = None, *, has_replaced: bool = False
+        self, verb: str, path: Path, node: Node, source: Path | None = None, *, replaced: Node | None = None
     ) -> None:
         sequence = Sequence(self._sequence)
         self._touch(path[:-1], sequence)
@@ -449,10 +449,9 @@ class MemoryFileSystem:
                 self.coherence.touch(changed)
         came_from = "" if source is None else format_path(source)
         parent = self._node(path[:-1]).entry.id
+        gone = None if replaced is None else replaced.entry.kind
         self._feed.append(
-            Change(
-                sequence, verb, format_path(path), came_from, node.entry.id, node.entry.kind, (parent,), has_replaced
-            )
+            Change(sequence, verb, format_path(path), came_from, node.entry.id, node.entry.kind, (parent,), gone)
         )
 
     def _duplicate(self, node: Node, name: str, sequence: Sequence, *, is_shallow: bool) -> Node:

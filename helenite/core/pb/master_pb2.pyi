@@ -732,8 +732,8 @@ class Change(_message.Message):
     source: _builtins.str
     id: _builtins.int
     kind: _builtins.str
-    replaced: _builtins.bool
-    """another entry stood there, with all that was beneath it"""
+    replaced: _builtins.str
+    """kind of what stood there, which is gone with all that was beneath it"""
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -746,7 +746,7 @@ class Change(_message.Message):
         id: _builtins.int = ...,
         kind: _builtins.str = ...,
         parents: _abc.Iterable[_builtins.int] | None = ...,
-        replaced: _builtins.bool = ...,
+        replaced: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

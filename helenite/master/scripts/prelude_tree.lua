@@ -171,10 +171,10 @@ end
 
 local function next_sequence() return call('INCR', P .. 'seq') end
 
--- One element of the feed; `ids` are the directories whose listing changed, the root first. `replaced` is set when
--- another entry stood there, with all that was beneath it.
+-- One element of the feed; `ids` are the directories whose listing changed, the root first. `replaced` is the
+-- record of what stood there before, with all that was beneath it.
 local function announce(sequence, verb, place, source_path, record, ids, replaced)
-  local change = {verb, place.path, source_path, id_of(record), kind_of(record), reversed(ids), replaced and true or nil}
+  local change = {verb, place.path, source_path, id_of(record), kind_of(record), reversed(ids), replaced and kind_of(replaced)}
   call('XADD', P .. 'feed', 'MAXLEN', '~', FEED_MAX, sequence .. '-0', 'c', cmsgpack.pack(change))
 end
 
