@@ -225,6 +225,7 @@ def test_lost_requests_and_replies(tmp_path: Path, rng: random.Random) -> None:
             Client(proxy.address) as client,
         ):
             network = Network(proxy, direct)
+            client.usage()  # connects: a fault that strikes before would keep the request from being sent at all
             work = Work(client, network, rng)
             faults = [network.lost_reply] * 24 + [network.lost_request] * 10 + [network.late_request] * 2
             rng.shuffle(faults)

@@ -40,6 +40,7 @@ class _Link:
     client: socket.socket
     server: socket.socket
     pumps: int = 2
+    has_lost: bool = False
     workers: list[Worker] = field(default_factory=list)
 
     def end(self) -> None:
@@ -93,8 +94,12 @@ class Proxy:
     # Faults
 
     def heal(self) -> None:
-        """Pass everything on, what was kept first."""
+        """Pass everything on, what was kept first. Connections that lost something end: a stream with a gap is none."""
         self._set(Gate.PASS, Gate.PASS)
+        with self._changed:
+            torn = [link for link in self._links if link.has_lost]
+        for link in torn:
+            link.end()
 
     def partition(self) -> None:
         """Nothing arrives in either direction until it is healed; no connection ends."""
@@ -105,11 +110,11 @@ class Proxy:
         self._set(Gate.KEEP, Gate.PASS)
 
     def lose_requests(self) -> None:
-        """What the client sends from now on is lost: cut before healing, as a stream with a gap is none."""
+        """What the client sends from now on is lost."""
         self._set(Gate.LOSE, Gate.PASS)
 
     def lose_replies(self) -> None:
-        """What the server says from now on is lost: cut before healing."""
+        """What the server says from now on is lost."""
         self._set(Gate.PASS, Gate.LOSE)
 
     def delay(self, seconds: float) -> None:
@@ -207,4 +212,5 @@ class Proxy:
                 self.passed_bytes += length
             else:
                 self.lost_bytes += length
+                link.has_lost = True
             return passes
