@@ -162,6 +162,14 @@ class Node:
         return same_places and local.stamp == agreed.local and remote.stamp == agreed.remote
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why something at a path could not be looked at or brought over this time; a value, because the rest goes on."""
+
+    path: Path
+    reason: str
+
+
 class View(Protocol):
     """The three trees, to be looked at. While a plan is made they do not change.
 

@@ -1,0 +1,263 @@
+"""One pair of folders, kept equal: look at both sides, plan, check, carry out, until there is nothing left to do.
+
+The daemon owns an Engine for each pair and calls `cycle` when something calls for it: a watcher's hint, a push of the
+server, the time that the last report names. The engine has no threads and no timers of its own (transfers may be given
+some), and is used by one thread.
+
+A cycle that cannot trust a side (folder or server replaced, unreachable, a look that breaks off) changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+
+from helenite.core.clock import Clock
+from helenite.core.errors import (
+    EntryExistsError,
+    EntryNotFoundError,
+    HeleniteError,
+    ParentNotFoundError,
+    PreconditionFailedError,
+    SequenceExpiredError,
+    UnavailableError,
+    WrongKindError,
+)
+from helenite.core.paths import Path
+from syncagent import records
+from syncagent.executor import StepExecutor
+from syncagent.fates import Customs
+from syncagent.journal import Journal
+from syncagent.model import NodeId, Trouble
+from syncagent.observe import ROOT_TAG, TOKEN, observe_changes, observe_tree
+from syncagent.patience import Patience
+from syncagent.plan import Delete, Pair, Plan, Problem, Step, Write
+from syncagent.ports import Folder, Remote, ServerIdentity
+from syncagent.reconcile import reconcile
+from syncagent.safety import Limits, Stop, check_deletions, check_folder, check_server
+from syncagent.scan import scan
+from syncagent.selection import Selection
+from syncagent.transfers import Lanes, Transfers
+
+NEW_MAX = 5_000
+"""New nodes that are planned at a time: bounds the memory of a first sync."""
+ROUNDS_MAX = 10_000
+"""Plans in one cycle; each brings the sides closer, so this only ends a cycle in which a bug goes round in circles."""
+STALE_RETRIES_MAX = 3
+"""So often in one cycle the sides are looked at again because a step found something else than was planned for."""
+
+STALE = (PreconditionFailedError, EntryExistsError, EntryNotFoundError, ParentNotFoundError, WrongKindError)
+"""Failures that mean: look again, something was changed a moment ago."""
+
+SERVER = "server"
+SELECTION = "selection"
+PAIR = "pair"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a person or the daemon chose for one pair."""
+
+    customs: Customs
+    selection: Selection
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(slots=True)
+class Report:
+    """What a cycle did, and what it could not do."""
+
+    steps: list[Write] = field(default_factory=list)
+    failed: list[tuple[Step, HeleniteError]] = field(default_factory=list)
+    problems: tuple[Problem, ...] = ()
+    troubles: list[Trouble] = field(default_factory=list)
+    stop: Stop | None = None
+    wake_at: float | None = None
+    """Monotonic time at which something that is held can go on; None: nothing is."""
+    is_quiet: bool = False
+    """Both sides agree, but for problems and troubles."""
+
+
+class Engine:
+    """Keeps one local folder and one folder of the server equal."""
+
+    def __init__(
+        self, folder: Folder, remote: Remote, journal: Journal, clock: Clock, settings: Settings, lanes: Lanes
+    ) -> None:
+        self._folder = folder
+        self._remote = remote
+        self._journal = journal
+        self._clock = clock
+        self._settings = settings
+        self._patience = Patience()
+        self._transfers = Transfers(folder, remote, journal, lanes)
+        self._executor = StepExecutor(folder, remote, journal, settings.selection, self._transfers)
+        self._dirty: set[Path] = set()
+        self._must_look_everywhere = True
+        self._has_recovered = False
+        self._allowed_deletions = 0
+        self._last_plan = Plan()
+
+    @property
+    def journal(self) -> Journal:
+        return self._journal
+
+    @property
+    def last_plan(self) -> Plan:
+        """What was planned last, for `explain` and for those who ask before a deletion."""
+        return self._last_plan
+
+    def cycle(self, dirty: Iterable[Path] = (), *, everywhere: bool = False) -> Report:
+        """Bring both sides together as far as possible.
+
+        Args:
+            dirty: local directories in which something may have changed.
+            everywhere: look at the whole local folder, and ask the server who it is.
+
+        Raises:
+            UnavailableError, ProtocolError, PermissionDeniedError: a side cannot be looked at; nothing was changed, and
+                the next cycle looks everywhere.
+        """
+        self._dirty.update(dirty)
+        report = Report()
+        if self._look(report, everywhere=everywhere):
+            self._collect()
+            self._work(report)
+        return report
+
+    def preview(self) -> Plan:
+        """What the next cycle would begin with; nothing is changed but the journal's observations."""
+        report = Report()
+        return self._plan(frozenset()) if self._look(report, everywhere=True) else Plan()
+
+    # What a person decides after a stop
+
+    def allow_deletions(self) -> None:
+        """The deletions of the last plan are wanted; as many may happen."""
+        counts = [self._count(step) for step in self._last_plan.steps if isinstance(step, Delete)]
+        self._allowed_deletions = sum(counts)
+
+    def undo_deletions(self) -> None:
+        """The deletions of the last plan are not wanted: what is still on one side comes back on the other."""
+        with self._journal.transaction():
+            for step in self._last_plan.steps:
+                if isinstance(step, Delete):
+                    records.rescue(self._journal, step.node)
+
+    def start_over(self) -> None:
+        """Take the sides as they are, a replaced folder or server included: unite them, delete nothing."""
+        with self._journal.transaction():
+            self._journal.forget_agreements()
+            for name in (SERVER, PAIR, TOKEN, ROOT_TAG):
+                self._journal.note(name, None)
+        self._must_look_everywhere = True
+
+    # The parts of a cycle
+
+    def _look(self, report: Report, *, everywhere: bool) -> bool:
+        """Bring the journal up to date with both sides; False when they are not who they should be."""
+        selection = self._settings.selection
+        is_other = self._journal.fact(SELECTION) != selection.key
+        everywhere = everywhere or self._must_look_everywhere or is_other
+        self._must_look_everywhere = True  # until this look has come to its end
+        report.stop = self._check_folder() or (self._check_server() if everywhere else None)
+        if report.stop is not None:
+            return False
+        if not self._has_recovered:
+            self._folder.recover()
+            self._has_recovered = True
+        with self._journal.transaction():
+            rules = self._settings.customs.rules
+            local = scan(self._folder, self._journal, selection, rules, None if everywhere else self._dirty)
+            if self._folder.marker() != self._journal.fact(PAIR):
+                raise UnavailableError("the folder went away while it was looked at")
+        try:
+            remote = None if is_other else observe_changes(self._remote, self._journal, selection)
+        except SequenceExpiredError:
+            remote, is_other = None, True
+        if remote is None:
+            report.stop = self._check_server()
+            if report.stop is not None:
+                return False
+            remote = observe_tree(self._remote, self._journal, selection, everything=is_other)
+        self._journal.note(SELECTION, selection.key)
+        self._dirty.clear()
+        self._must_look_everywhere = False
+        report.troubles = [*local.troubles, *remote.troubles]
+        return True
+
+    def _check_folder(self) -> Stop | None:
+        """Whether this is the folder that was synced; on the first sync, mark it."""
+        pair, found = self._journal.fact(PAIR), self._folder.marker()
+        if pair is not None:
+            return check_folder(pair, found)
+        self._folder.mark(self._settings.customs.agent)
+        self._journal.note(PAIR, self._settings.customs.agent)
+        return None
+
+    def _check_server(self) -> Stop | None:
+        """Whether this is the server that was synced with."""
+        known, identity = self._journal.fact(SERVER), self._remote.identity()
+        stop = check_server(None if known is None else ServerIdentity(**known), identity)
+        if known is None:
+            self._journal.note(SERVER, asdict(identity))
+        return stop
+
+    def _work(self, report: Report) -> None:
+        """Plan and carry out until nothing is left that can be done now."""
+        retries = 0
+        for _ in range(ROUNDS_MAX):
+            held = self._held()
+            plan = self._last_plan = self._plan(held)
+            report.problems = plan.problems
+            report.stop = self._check_deletions(plan)
+            if plan.is_empty or report.stop is not None:
+                report.is_quiet = plan.is_empty and not held
+                break
+            self._allowed_deletions = 0
+            outcome = self._executor.execute(plan)
+            report.steps += [step for step in outcome.done if isinstance(step, Write)]
+            report.failed += outcome.failed
+            self._dirty |= outcome.dirty
+            if self._let_wait(outcome.failed) and retries < STALE_RETRIES_MAX:
+                retries += 1
+                if not self._look(report, everywhere=False):
+                    break
+        report.wake_at = self._patience.wake_at()
+
+    def _held(self) -> frozenset[NodeId]:
+        nodes = (self._journal.node(node) for node in self._journal.unsettled(NEW_MAX))
+        held = self._patience.held(nodes, self._clock.monotonic_s(), self._clock.now_ms())
+        return held | self._transfers.running
+
+    def _plan(self, held: frozenset[NodeId]) -> Plan:
+        customs = replace(self._settings.customs, held=held)
+        nodes = self._journal.unsettled(NEW_MAX)
+        plan = reconcile(self._journal, nodes, customs)
+        if plan.is_empty and len(nodes) >= NEW_MAX:
+            # The first ones cannot be brought over, so the others have to be seen.
+            plan = reconcile(self._journal, self._journal.unsettled(-1), customs)
+        return plan
+
+    def _check_deletions(self, plan: Plan) -> Stop | None:
+        stop = check_deletions(self._journal, plan, self._journal.count_agreed(), self._settings.limits)
+        return None if stop is not None and stop.count <= self._allowed_deletions else stop
+
+    def _collect(self) -> None:
+        """Take over what transfers have brought since the last cycle."""
+        for arrival in self._executor.collect():
+            if arrival.error is not None:
+                self._fail(arrival.node, arrival.error)
+
+    def _let_wait(self, failed: list[tuple[Step, HeleniteError]]) -> bool:
+        """Let the nodes of failed steps wait; whether one failed because a side is not as it was."""
+        for step, error in failed:
+            if not isinstance(step, Pair):
+                self._fail(step.node, error)
+        return any(isinstance(error, STALE) for _, error in failed)
+
+    def _fail(self, node: NodeId, error: HeleniteError) -> None:
+        self._patience.failed(node, self._clock.monotonic_s(), is_stale=isinstance(error, STALE))
+
+    def _count(self, step: Delete) -> int:
+        return sum(1 for _ in self._journal.subtree(step.side, step.node))

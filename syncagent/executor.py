@@ -1,0 +1,242 @@
+"""Carries out plans, step by step, against the two sides.
+
+Used by `engine`. Steps that fail are values, not the end: the others go on, and what failed is looked at again in the
+next cycle. Each group of steps is one transaction of the journal, and what it did to the local disk is flushed before
+the commit, so that after a power cut the journal never knows more than the disk. A process that dies in between has
+done steps that the journal does not know: the next look at both sides finds them done, and the planner adopts them.
+Content is handed to `transfers`. One thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from helenite.core.errors import HeleniteError, PreconditionFailedError
+from helenite.core.paths import Path
+from syncagent import records
+from syncagent.journal import Journal
+from syncagent.model import Kind, LocalState, Node, NodeId, Place, RemoteState, Tree, path_of
+from syncagent.plan import (
+    Adopt,
+    Batch,
+    Delete,
+    Download,
+    Forget,
+    Inspect,
+    MakeDirectory,
+    Move,
+    Pair,
+    Plan,
+    Rescue,
+    SetAside,
+    SetAttributes,
+    Step,
+    Upload,
+)
+from syncagent.ports import Attributes, Folder, Remote
+from syncagent.selection import Selection
+from syncagent.transfers import Arrival, Transfers
+
+GROUP_MAX = 64
+"""Steps in one transaction: what a crash makes us find out again, and how many fresh entries share one flush."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a plan."""
+
+    done: list[Step] = field(default_factory=list)
+    failed: list[tuple[Step, HeleniteError]] = field(default_factory=list)
+    dirty: set[Path] = field(default_factory=set)
+    """Local directories that are not as the journal says."""
+
+
+class StepExecutor:
+    """Carries out steps on one pair of folders."""
+
+    def __init__(
+        self, folder: Folder, remote: Remote, journal: Journal, selection: Selection, transfers: Transfers
+    ) -> None:
+        self._folder = folder
+        self._remote = remote
+        self._journal = journal
+        self._selection = selection
+        self._transfers = transfers
+        self._touched: list[Path] = []
+
+    def execute(self, plan: Plan) -> Outcome:
+        """Carry out a plan. When anything but a deletion failed, the deletions are left to a later plan."""
+        outcome = Outcome()
+        for batch in plan.batches:
+            deletes = any(isinstance(step, Delete) for step in batch)
+            if deletes and outcome.failed:
+                break
+            for group in _groups(batch):
+                with self._journal.transaction():
+                    for step in group:
+                        self._attempt(step, outcome)
+                    self._flush()
+            if any(isinstance(step, Upload | Download) for step in batch):
+                outcome.failed += [(_step_of(batch, a.node), a.error) for a in self.collect() if a.error is not None]
+        return outcome
+
+    def collect(self) -> list[Arrival]:
+        """Take over what transfers have brought."""
+        with self._journal.transaction():
+            arrivals = list(self._transfers.collect())
+            self._touched += [arrival.touched for arrival in arrivals if arrival.touched is not None]
+            self._flush()
+        return arrivals
+
+    def _flush(self) -> None:
+        if self._touched:
+            self._folder.flush(self._touched)
+            self._touched = []
+
+    def _attempt(self, step: Step, outcome: Outcome) -> None:
+        try:
+            self._carry_out(step)
+            outcome.done.append(step)
+        except KeyError:
+            # A pair or a deletion in the same plan took the node away.
+            outcome.failed.append((step, PreconditionFailedError("the node is gone")))
+        except HeleniteError as error:
+            outcome.failed.append((step, error))
+            outcome.dirty |= self._around(step)
+
+    def _around(self, step: Step) -> set[Path]:
+        """The local directories to look at after a step failed."""
+        node = None if isinstance(step, Pair) else self._journal.node(step.node)
+        if node is None or node.local is None:
+            return set()
+        return {path_of(self._journal, Tree.LOCAL, node.local.place.parent)}
+
+    def _carry_out(self, step: Step) -> None:
+        match step:
+            case Pair(local, remote):
+                records.pair(self._journal, local, remote)
+            case Rescue(node):
+                records.rescue(self._journal, node)
+            case Adopt(node):
+                records.agree(self._journal, node)
+            case Forget(node):
+                records.forget(self._journal, node)
+            case Inspect():
+                self._inspect(step)
+            case Upload() | Download():
+                self._transfers.start(step)
+            case _:
+                self._write(step)
+
+    def _write(self, step: MakeDirectory | Move | SetAside | SetAttributes | Delete) -> None:
+        match step:
+            case MakeDirectory(Tree.LOCAL, node, place):
+                path = self._path(Tree.LOCAL, place)
+                local = LocalState(place, Kind.DIRECTORY, self._folder.make_directory(path))
+                self._touched.append(path)
+                records.local_is(self._journal, node, local)
+            case MakeDirectory(_, node, place):
+                stamp = self._remote.make_directory(self._path(Tree.REMOTE, place))
+                records.remote_is(self._journal, node, RemoteState(place, Kind.DIRECTORY, stamp))
+            case Move(side, node, place):
+                self._move(side, self._journal.node(node), place)
+            case SetAside(node, name):
+                self._set_aside(self._journal.node(node), name)
+            case SetAttributes(side, node):
+                self._set_attributes(side, self._journal.node(node))
+            case Delete(Tree.LOCAL, node):
+                self._delete_local(node)
+            case Delete(_, node):
+                self._delete_remote(node)
+
+    def _inspect(self, step: Inspect) -> None:
+        node = self._journal.node(step.node)
+        path = path_of(self._journal, step.side, node.id)
+        if step.side is Tree.LOCAL:
+            assert node.local is not None
+            records.local_digest(self._journal, node.id, self._folder.digest(path, node.local.stamp))
+        else:
+            assert node.remote is not None
+            stamp = node.remote.stamp
+            staging = self._folder.staging_file(f"{stamp.resource} {stamp.etag}")
+            digest = self._remote.fetch(path, stamp, staging)
+            if node.local is not None and node.local.digest == digest:
+                staging.unlink(missing_ok=True)  # else the download that follows goes on from here
+            records.remote_digest(self._journal, node.id, digest)
+
+    def _move(self, side: Tree, node: Node, place: Place) -> None:
+        source, target = path_of(self._journal, side, node.id), self._path(side, place)
+        if side is Tree.LOCAL:
+            assert node.local is not None
+            stamp = self._folder.move(source, target, node.local.stamp)
+            self._touched += [source[:-1], target]
+            records.moved(self._journal, side, node.id, place, stamp)
+        else:
+            assert node.remote is not None
+            self._remote.move(source, target, node.remote.stamp)
+            records.moved(self._journal, side, node.id, place, None)
+
+    def _set_aside(self, node: Node, name: str) -> None:
+        assert node.local is not None
+        place = Place(node.local.place.parent, name)
+        source, target = path_of(self._journal, Tree.LOCAL, node.id), self._path(Tree.LOCAL, place)
+        stamp = self._folder.move(source, target, node.local.stamp)
+        self._touched.append(target)
+        records.set_aside(self._journal, node.id, place, stamp)
+
+    def _set_attributes(self, side: Tree, node: Node) -> None:
+        assert node.local is not None
+        assert node.remote is not None
+        path = path_of(self._journal, side, node.id)
+        local, remote = node.local.stamp, node.remote.stamp
+        if side is Tree.LOCAL:
+            stamp = self._folder.set_attributes(path, local, Attributes(remote.mtime_ms, remote.executable))
+            self._touched.append(path)
+            records.attributes_set(self._journal, node.id, stamp)
+        else:
+            attributes = Attributes(local.mtime_ns // 1_000_000, local.executable)
+            records.attributes_set(self._journal, node.id, self._remote.set_attributes(path, remote, attributes))
+
+    def _delete_local(self, node: NodeId) -> None:
+        beneath = {path: state.local.stamp for path, state in self._doomed(Tree.LOCAL, node) if state.local is not None}
+        path = path_of(self._journal, Tree.LOCAL, node)
+        self._folder.trash(path, beneath, self._goes_along)
+        self._touched.append(path[:-1])
+        records.forget_beneath(self._journal, Tree.LOCAL, node)
+
+    def _delete_remote(self, node: NodeId) -> None:
+        beneath = {
+            path: state.remote.stamp for path, state in self._doomed(Tree.REMOTE, node) if state.remote is not None
+        }
+        path = path_of(self._journal, Tree.REMOTE, node)
+        self._remote.delete(path, beneath.pop(path), beneath)
+        records.forget_beneath(self._journal, Tree.REMOTE, node)
+
+    def _doomed(self, side: Tree, top: NodeId) -> Iterator[tuple[Path, Node]]:
+        """A node with everything beneath on one side; nobody among them may be wanted on the other."""
+        paths: dict[NodeId, Path] = {}
+        for node in self._journal.subtree(side, top):
+            state = node.state(side)
+            assert state is not None
+            if node.only_side is not side or node.ancestor is None:
+                raise PreconditionFailedError(f"something in {state.place.name} is not to be deleted")
+            above = paths.get(state.place.parent)
+            path = path_of(self._journal, side, node.id) if above is None else (*above, state.place.name)
+            paths[node.id] = path
+            yield path, node
+
+    def _goes_along(self, path: Path, kind: Kind) -> bool:
+        return not self._selection.includes(path, is_directory=kind is Kind.DIRECTORY)
+
+    def _path(self, side: Tree, place: Place) -> Path:
+        return (*path_of(self._journal, side, place.parent), place.name)
+
+
+def _groups(batch: Batch) -> Iterator[Batch]:
+    for start in range(0, len(batch), GROUP_MAX):
+        yield batch[start : start + GROUP_MAX]
+
+
+def _step_of(batch: Batch, node: NodeId) -> Step:
+    return next(step for step in batch if not isinstance(step, Pair) and step.node == node)

@@ -1,0 +1,323 @@
+"""The agent's durable record: the three trees as they were last seen, in SQLite. The one door to sqlite3.
+
+It is a View for the planner, the memory of `scan` and `observe` between two looks, and what `executor` writes to after
+each step. It holds observations and agreements, never work to do: whatever happened to a step that was under way when
+the process died, the next look at both sides shows it, and the planner finds two sides that agree already. So there is
+no log of intentions, and losing the last commits in a power cut (WAL, synchronous=NORMAL) costs a comparison, not data:
+what a commit speaks of on the local disk was flushed before it.
+
+A journal that cannot be read is set aside under another name and a new one begins; then nothing is known to have been
+agreed, nothing counts as deleted, and the first sync unites both sides.
+
+One thread at a time. Nodes are cached, up to CACHE_MAX.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path as FilePath
+from typing import Any
+
+from syncagent.model import (
+    SIDES,
+    AgreedState,
+    Kind,
+    LocalStamp,
+    LocalState,
+    Node,
+    NodeId,
+    Place,
+    RemoteStamp,
+    RemoteState,
+    Tree,
+)
+
+SCHEMA = 1
+CACHE_MAX = 20_000
+"""Nodes in memory: about 15 MB."""
+
+_COLUMNS = (
+    "id, settled, kind,"
+    " a_parent, a_name, a_digest, a_inode, a_size, a_mtime, a_ctime, a_executable,"
+    " a_resource, a_etag, a_remote_size, a_remote_mtime, a_remote_executable,"
+    " l_parent, l_name, l_digest, l_inode, l_size, l_mtime, l_ctime, l_executable,"
+    " r_parent, r_name, r_digest, r_resource, r_etag, r_size, r_mtime, r_executable, r_walked"
+)
+_CREATE = f"""
+CREATE TABLE node ({_COLUMNS.replace("id,", "id INTEGER PRIMARY KEY,", 1)});
+CREATE UNIQUE INDEX local_place ON node (l_parent, l_name) WHERE l_parent IS NOT NULL;
+CREATE UNIQUE INDEX remote_place ON node (r_parent, r_name) WHERE r_parent IS NOT NULL;
+CREATE UNIQUE INDEX remote_resource ON node (r_resource) WHERE r_resource IS NOT NULL;
+CREATE INDEX local_inode ON node (l_inode) WHERE l_inode IS NOT NULL;
+CREATE INDEX missing_inode ON node (a_inode) WHERE l_parent IS NULL AND a_inode IS NOT NULL;
+CREATE INDEX missing_place ON node (a_parent, a_name) WHERE l_parent IS NULL OR r_parent IS NULL;
+CREATE INDEX agreed_digest ON node (a_digest) WHERE a_digest IS NOT NULL;
+CREATE INDEX unsettled ON node (id) WHERE settled = 0;
+CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = {SCHEMA};
+"""
+_PUT = f"INSERT INTO node ({_COLUMNS}) VALUES ({', '.join('?' * len(_COLUMNS.split(',')))})"
+_PREFIX = {Tree.LOCAL: "l", Tree.REMOTE: "r"}
+
+
+class Journal:
+    """The three trees of one pair of folders."""
+
+    def __init__(self, connection: sqlite3.Connection, *, is_new: bool) -> None:
+        self._connection = connection
+        self._cache: dict[NodeId, Node] = {}
+        self._depth = 0
+        self.is_new = is_new
+        """Nothing is known of earlier syncs."""
+        self._last = self._scalar("SELECT coalesce(max(id), 0) FROM node")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, also of transactions inside."""
+        self._depth += 1
+        try:
+            if self._depth == 1:
+                self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            if self._depth == 1:
+                self._connection.execute("COMMIT")
+        except BaseException:
+            self._cache.clear()
+            if self._depth == 1 and self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        finally:
+            self._depth -= 1
+
+    # View
+
+    def node(self, node: NodeId) -> Node:
+        found = self._cache.get(node)
+        if found is None:
+            found = self._one(f"SELECT {_COLUMNS} FROM node WHERE id = ?", node)
+            if found is None:
+                raise KeyError(node)
+        return found
+
+    def child(self, side: Tree, parent: NodeId, name: str) -> NodeId | None:
+        at = _PREFIX[side]
+        row = self._connection.execute(f"SELECT id FROM node WHERE {at}_parent = ? AND {at}_name = ?", (parent, name))
+        return _first(row)
+
+    def children(self, side: Tree, parent: NodeId) -> list[NodeId]:
+        rows = self._connection.execute(f"SELECT id FROM node WHERE {_PREFIX[side]}_parent = ?", (parent,))
+        return [NodeId(row[0]) for row in rows]
+
+    # Looking
+
+    def children_nodes(self, side: Tree, parent: NodeId) -> list[Node]:
+        """As `children`, in one query."""
+        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM node WHERE {_PREFIX[side]}_parent = ?", (parent,))
+        return [self._remember(row) for row in rows]
+
+    def subtree(self, side: Tree, top: NodeId) -> Iterator[Node]:
+        """A node and everything beneath it on one side, parents first."""
+        stack = [self.node(top)]
+        while stack:
+            node = stack.pop()
+            yield node
+            if node.kind is Kind.DIRECTORY:
+                stack.extend(self.children_nodes(side, node.id))
+
+    def unsettled(self, new_max: int) -> list[NodeId]:
+        """The nodes that are not settled; of those without an ancestor the oldest, at most so many."""
+        agreed = self._connection.execute("SELECT id FROM node WHERE settled = 0 AND a_parent IS NOT NULL")
+        fresh = self._connection.execute(
+            "SELECT id FROM node WHERE settled = 0 AND a_parent IS NULL ORDER BY id LIMIT ?", (new_max,)
+        )
+        return [NodeId(row[0]) for rows in (agreed, fresh) for row in rows]
+
+    def find_resource(self, resource: str) -> Node | None:
+        """The node that has this id on the server."""
+        return self._one(f"SELECT {_COLUMNS} FROM node WHERE r_resource = ?", resource)
+
+    def find_inode(self, inode: int) -> list[Node]:
+        """The nodes that have this inode, or had it when they were last seen."""
+        present = f"SELECT {_COLUMNS} FROM node WHERE l_inode = ?"
+        missing = f"SELECT {_COLUMNS} FROM node WHERE a_inode = ? AND l_parent IS NULL"
+        known = (_signed(inode),)
+        rows = [*self._connection.execute(present, known), *self._connection.execute(missing, known)]
+        return [self._remember(row) for row in rows]
+
+    def find_missing(self, side: Tree, place: Place, kind: Kind) -> Node | None:
+        """A node of this kind that was agreed to be at this place and is not on this side now."""
+        return self._one(
+            f"SELECT {_COLUMNS} FROM node WHERE a_parent = ? AND a_name = ? AND kind = ?"
+            f" AND (l_parent IS NULL OR r_parent IS NULL) AND {_PREFIX[side]}_parent IS NULL LIMIT 1",
+            place.parent,
+            place.name,
+            kind,
+        )
+
+    def find_content(self, digest: bytes) -> Node | None:
+        """A settled node with this content, so that it need not be sent again."""
+        return self._one(f"SELECT {_COLUMNS} FROM node WHERE a_digest = ? AND settled = 1 LIMIT 1", digest)
+
+    def count_agreed(self) -> int:
+        """How many nodes both sides agreed on."""
+        return self._scalar("SELECT count(*) FROM node WHERE a_parent IS NOT NULL")
+
+    # Changing
+
+    def new_id(self) -> NodeId:
+        """An id that no node has had."""
+        self._last += 1
+        return NodeId(self._last)
+
+    def put(self, node: Node) -> None:
+        """Write down a node; one without states is forgotten."""
+        with self.transaction():
+            if node.ancestor is None and node.local is None and node.remote is None:
+                self._connection.execute("DELETE FROM node WHERE id = ?", (node.id,))
+                self._cache.pop(node.id, None)
+                return
+            # INSERT OR REPLACE would also replace another node at the same place, which must be an error.
+            self._connection.execute("DELETE FROM node WHERE id = ?", (node.id,))
+            self._connection.execute(_PUT, _to_row(node))
+            self._cache[node.id] = node
+            if len(self._cache) > CACHE_MAX:
+                self._cache.clear()
+
+    def forget_tree(self, top: NodeId) -> None:
+        """Forget a node and everything beneath it on either side, as if it had never been seen."""
+        with self.transaction():
+            stack, found = [top], {top}
+            while stack:
+                current = stack.pop()
+                fresh = {child for side in SIDES for child in self.children(side, current)} - found
+                found |= fresh
+                stack += fresh
+            for node in found:
+                self.put(Node(node))
+
+    def forget_agreements(self) -> None:
+        """Begin again as if nothing had been agreed: then nothing counts as deleted, and both sides are united."""
+        names = [column.strip() for column in _COLUMNS.split(",") if column.strip().startswith("a_")]
+        with self.transaction():
+            self._connection.execute(f"UPDATE node SET settled = 0, {', '.join(f'{name} = NULL' for name in names)}")
+            self._connection.execute("DELETE FROM node WHERE l_parent IS NULL AND r_parent IS NULL")
+            self._cache.clear()
+
+    # Facts about the pair
+
+    def fact(self, name: str) -> Any:
+        """A value that was noted, or None."""
+        row = self._connection.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def note(self, name: str, value: object) -> None:
+        """Note a value that JSON can carry."""
+        with self.transaction():
+            self._connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, json.dumps(value)))
+
+    def _one(self, query: str, *values: object) -> Node | None:
+        row = self._connection.execute(query, values).fetchone()
+        return None if row is None else self._remember(row)
+
+    def _remember(self, row: tuple[Any, ...]) -> Node:
+        found = self._cache.get(row[0])
+        if found is None:
+            if len(self._cache) >= CACHE_MAX:
+                self._cache.clear()
+            found = self._cache[NodeId(row[0])] = _from_row(row)
+        return found
+
+    def _scalar(self, query: str) -> int:
+        return int(self._connection.execute(query).fetchone()[0])
+
+
+def open_journal(path: FilePath, set_aside_as: str) -> Journal:
+    """Open the journal, or begin a new one; one that is damaged is kept beside it under the name `set_aside_as`."""
+    if path.exists():
+        try:
+            return Journal(_connect(path), is_new=False)
+        except sqlite3.DatabaseError:
+            for suffix in ("", "-wal", "-shm"):
+                damaged = path.with_name(path.name + suffix)
+                if damaged.exists():
+                    damaged.rename(path.with_name(set_aside_as + suffix))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Journal(_connect(path), is_new=True)
+
+
+def _connect(path: FilePath) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            connection.executescript(f"BEGIN; {_CREATE} COMMIT;")
+        elif version != SCHEMA:
+            raise sqlite3.DatabaseError(f"schema {version}, this program reads {SCHEMA}")
+        problems = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problems != "ok":
+            raise sqlite3.DatabaseError(problems)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _first(rows: Iterable[tuple[Any, ...]]) -> NodeId | None:
+    return next((NodeId(row[0]) for row in rows), None)
+
+
+def _to_row(node: Node) -> tuple[object, ...]:
+    agreed, local, remote = node.ancestor, node.local, node.remote
+    return (
+        node.id,
+        node.is_settled,
+        node.kind,
+        *((*agreed.place, agreed.digest) if agreed else (None,) * 3),
+        *(_local_row(agreed.local) if agreed else (None,) * 5),
+        *(_remote_row(agreed.remote) if agreed else (None,) * 5),
+        *((*local.place, local.digest, *_local_row(local.stamp)) if local else (None,) * 8),
+        *((*remote.place, remote.digest, *_remote_row(remote.stamp), remote.walked) if remote else (None,) * 9),
+    )
+
+
+def _signed(inode: int) -> int:
+    """SQLite's integers are signed; the inodes of some file systems use all 64 bits."""
+    return inode - (1 << 64) if inode >= 1 << 63 else inode
+
+
+def _local_row(stamp: LocalStamp) -> tuple[object, ...]:
+    return _signed(stamp.inode), stamp.size, stamp.mtime_ns, stamp.ctime_ns, stamp.executable
+
+
+def _remote_row(stamp: RemoteStamp) -> tuple[object, ...]:
+    return stamp.resource, stamp.etag, stamp.size, stamp.mtime_ms, stamp.executable
+
+
+def _from_row(row: tuple[Any, ...]) -> Node:
+    kind = Kind(row[2])
+    agreed = local = remote = None
+    if row[3] is not None:
+        agreed = AgreedState(Place(row[3], row[4]), kind, row[5], _local_stamp(row[6:11]), _remote_stamp(row[11:16]))
+    if row[16] is not None:
+        local = LocalState(Place(row[16], row[17]), kind, _local_stamp(row[19:24]), row[18])
+    if row[24] is not None:
+        remote = RemoteState(Place(row[24], row[25]), kind, _remote_stamp(row[27:32]), row[26], row[32])
+    return Node(NodeId(row[0]), agreed, local, remote)
+
+
+def _local_stamp(row: tuple[Any, ...]) -> LocalStamp:
+    inode, size, mtime_ns, ctime_ns, executable = row
+    return LocalStamp(inode + (1 << 64) if inode < 0 else inode, size, mtime_ns, ctime_ns, bool(executable))
+
+
+def _remote_stamp(row: tuple[Any, ...]) -> RemoteStamp:
+    resource, etag, size, mtime_ms, executable = row
+    return RemoteStamp(resource, etag, size, mtime_ms, None if executable is None else bool(executable))

@@ -1,0 +1,197 @@
+"""Looks at the server and brings the journal's remote tree up to date.
+
+Used by `engine`: with the changes since a token where the server tells them, else by a walk that leaves out what has
+the same tag as at the last walk. Who is who is the server's resource id; a file that a program deleted and made again
+under its name (as rclone does) is still that file. One look is one transaction; a listing that fails leaves its part as
+it was, and nothing is gone but from directories that were listed completely. One thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from helenite.core.errors import HeleniteError, ProtocolError, SequenceExpiredError
+from helenite.core.paths import ROOT, Path
+from syncagent.journal import Journal
+from syncagent.limbo import Limbo
+from syncagent.model import ROOT_ID, Kind, NodeId, Place, RemoteState, Tree, Trouble
+from syncagent.ports import Remote, RemoteEntry
+from syncagent.selection import Selection
+
+ROUNDS_MAX = 10_000
+"""Truncated answers in a row, each with a new token: a server that goes on like that is broken."""
+TROUBLES_MAX = 5
+"""So many directories may fail in one look; more say that the server is not well, and nothing is taken from it."""
+TOKEN = "token"
+ROOT_TAG = "root tag"
+
+
+@dataclass(slots=True)
+class RemoteLook:
+    """What a look found."""
+
+    entry_count: int = 0
+    gone: list[NodeId] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
+
+
+def observe_changes(remote: Remote, journal: Journal, selection: Selection) -> RemoteLook | None:
+    """Learn what has changed on the server since the last look; None when only a walk can tell.
+
+    Raises:
+        SequenceExpiredError: the server no longer knows; walk everything.
+        UnavailableError, ProtocolError: the server cannot be reached or makes no sense; the journal is as before.
+    """
+    token = journal.fact(TOKEN)
+    if not token:
+        return None
+    with journal.transaction():
+        return _Look(remote, journal, selection).changes(token)
+
+
+def observe_tree(remote: Remote, journal: Journal, selection: Selection, *, everything: bool) -> RemoteLook:
+    """Walk over the server's tree; `everything`: also where the tags say that nothing has changed.
+
+    Raises:
+        UnavailableError, ProtocolError: the server cannot be reached or makes no sense; the journal is as before.
+    """
+    with journal.transaction():
+        return _Look(remote, journal, selection).walk(everything=everything)
+
+
+class _Look:
+    """One look."""
+
+    def __init__(self, remote: Remote, journal: Journal, selection: Selection) -> None:
+        self._remote = remote
+        self._journal = journal
+        self._selection = selection
+        self._limbo = Limbo(journal, Tree.REMOTE)
+        self._found = RemoteLook()
+        self._fresh: dict[Place, NodeId] = {}  # nodes that this look has added
+        self._walked: list[tuple[NodeId, str]] = []
+
+    def walk(self, *, everything: bool) -> RemoteLook:
+        """List the folder and what is in it, but for directories with the tag of the last walk."""
+        token, tag = self._remote.token(), self._remote.walk_tag(ROOT)
+        if everything or not tag or tag != self._journal.fact(ROOT_TAG):
+            self._list([(ROOT_ID, ROOT)], everything=everything)
+        self._finish()
+        complete = not self._found.troubles
+        self._journal.note(ROOT_TAG, tag if complete else "")
+        self._journal.note(TOKEN, token if complete else "")
+        for node_id, walk_tag in self._walked if complete else ():
+            node = self._journal.node(node_id)
+            if node.remote is not None and node.remote.walked != walk_tag:
+                self._journal.put(replace(node, remote=replace(node.remote, walked=walk_tag)))
+        return self._found
+
+    def changes(self, token: str) -> RemoteLook:
+        """Take over what the server says has changed."""
+        for _ in range(ROUNDS_MAX):
+            answer = self._remote.changes(token)
+            for entry in sorted(answer.changed, key=lambda entry: len(entry.path)):
+                self._change(entry)
+            for path in answer.removed:
+                self._remove(path)
+            token = answer.token
+            if answer.is_complete:
+                self._finish()
+                self._journal.note(TOKEN, "" if self._found.troubles else token)
+                return self._found
+        raise ProtocolError(f"the server's list of changes has no end after {ROUNDS_MAX} answers")
+
+    def _change(self, entry: RemoteEntry) -> None:
+        if not self._is_included(entry):
+            return
+        parent = self._resolve(entry.path[:-1])
+        if parent is None:
+            # Its directory is left out, or the server names children before their parents across two answers.
+            if all(self._selection.includes(entry.path[:end], is_directory=True) for end in range(1, len(entry.path))):
+                raise SequenceExpiredError(f"the changes name {entry.path} before its directory")
+            return
+        node, is_new = self._enter(Place(parent, entry.path[-1]), entry)
+        if is_new and entry.kind is Kind.DIRECTORY:
+            self._list([(node, entry.path)], everything=True)
+
+    def _remove(self, path: Path) -> None:
+        node_id = self._resolve(path)
+        if node_id is not None and node_id != ROOT_ID:  # else it was moved, or went with its directory
+            self._limbo.take(self._journal.node(node_id))
+
+    def _list(self, stack: list[tuple[NodeId, Path]], *, everything: bool) -> None:
+        """List directories and those inside them."""
+        while stack:
+            directory, path = stack.pop()
+            try:
+                entries = self._remote.list(path)
+            except HeleniteError as error:
+                if directory == ROOT_ID or len(self._found.troubles) >= TROUBLES_MAX:
+                    raise
+                self._found.troubles.append(Trouble(path, str(error)))
+                continue
+            for entry in entries:
+                if self._is_included(entry):
+                    stack += self._list_entry(directory, entry, everything=everything)
+            names = {entry.path[-1] for entry in entries}
+            for node in self._journal.children_nodes(Tree.REMOTE, directory):
+                if node.remote is not None and node.remote.place.name not in names:
+                    self._limbo.take(node)
+
+    def _list_entry(self, directory: NodeId, entry: RemoteEntry, *, everything: bool) -> list[tuple[NodeId, Path]]:
+        """Enter one entry of a listing; if it is a directory with news beneath, it is to be listed too."""
+        node, is_new = self._enter(Place(directory, entry.path[-1]), entry)
+        if entry.kind is not Kind.DIRECTORY:
+            return []
+        state = self._journal.node(node).remote
+        is_known = not is_new and state is not None and entry.walk_tag != "" and state.walked == entry.walk_tag
+        if is_known and not everything:
+            return []
+        self._walked.append((node, entry.walk_tag))
+        return [(node, entry.path)]
+
+    def _enter(self, place: Place, entry: RemoteEntry) -> tuple[NodeId, bool]:
+        """Bring one entry into the tree; its node, and whether what is beneath it is unknown."""
+        self._found.entry_count += 1
+        resource = entry.stamp.resource
+        known = self._journal.find_resource(resource)
+        waiting = self._limbo.find(resource)
+        walked = ""
+        if known is not None and known.kind is entry.kind:
+            node_id, is_new = known.id, False
+            walked = known.remote.walked if known.remote else ""
+        elif waiting is not None and waiting[1].kind is entry.kind:
+            node_id, is_new = waiting[0], False
+        else:
+            back = self._journal.find_missing(Tree.REMOTE, place, entry.kind)
+            is_back = back is not None and back.id not in self._limbo.claimed
+            node_id, is_new = (back.id if back is not None and is_back else self._journal.new_id()), True
+            self._fresh[place] = node_id
+        self._limbo.claim(node_id, RemoteState(place, entry.kind, entry.stamp, entry.digest, walked))
+        return node_id, is_new
+
+    def _finish(self) -> None:
+        """Who is still looked for is gone, but for files that were made again under their names."""
+        for place, fresh_id in self._fresh.items():
+            fresh = self._journal.node(fresh_id)
+            if fresh.remote is None or fresh.remote.place != place or fresh.kind is Kind.DIRECTORY:
+                continue
+            old = self._limbo.replaced_at(place, fresh.kind)
+            if old is not None and fresh.ancestor is None and fresh.local is None:
+                self._limbo.put(fresh, None)
+                self._limbo.claim(old, fresh.remote)
+        self._found.gone = self._limbo.finish()
+
+    def _is_included(self, entry: RemoteEntry) -> bool:
+        included = self._selection.includes(entry.path, is_directory=entry.kind is Kind.DIRECTORY)
+        if not included:
+            node = self._journal.find_resource(entry.stamp.resource)
+            if node is not None:
+                self._journal.forget_tree(node.id)
+        return included
+
+    def _resolve(self, path: Path) -> NodeId | None:
+        node: NodeId | None = ROOT_ID
+        for name in path:
+            node = None if node is None else self._journal.child(Tree.REMOTE, node, name)
+        return node

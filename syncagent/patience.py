@@ -1,0 +1,95 @@
+"""Decides which nodes to leave alone for a moment: files that are being written, what just vanished, what has failed.
+
+Used by `engine`. A file is quiet when it has not changed for QUIET_S; one that goes on changing has to be quiet for
+longer and longer, so that a log file is not sent with every line. A name that vanished may be back in a moment: some
+programs save that way. After a failure the wait doubles. Times are monotonic seconds, given by the caller. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from syncagent.model import Kind, LocalStamp, Node, NodeId
+
+QUIET_S = 0.2
+QUIET_MAX_S = 10.0
+VANISHED_S = 1.0
+FAILED_S = 1.0
+FAILED_MAX_S = 300.0
+OLD_MS = 10_000
+STALE_FREE = 2
+"""So many failures in a row, because something was changed meanwhile, cost no wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    stamp: LocalStamp | None
+    since: float
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    count: int
+    until: float
+
+
+class Patience:
+    """What is known of the nodes that are not settled; forgotten as soon as they are."""
+
+    def __init__(self) -> None:
+        self._watched: dict[NodeId, _Watched] = {}
+        self._failed: dict[NodeId, _Failed] = {}
+
+    def held(self, nodes: Iterable[Node], now: float, now_ms: int) -> frozenset[NodeId]:
+        """Who of the nodes that are not settled is to be left alone; the others are forgotten.
+
+        `now_ms` is wall time, only to know a file that nobody has touched for long as quiet at first sight.
+        """
+        watched: dict[NodeId, _Watched] = {}
+        failed: dict[NodeId, _Failed] = {}
+        held = set()
+        for node in nodes:
+            failure = self._failed.get(node.id)
+            if failure is not None:
+                failed[node.id] = failure
+            seen = self._look(node, now, now_ms)
+            if seen is not None:
+                watched[node.id] = seen
+            until = max(failure.until if failure else now, seen.since + seen.wait_s if seen else now)
+            if until > now:
+                held.add(node.id)
+        self._watched, self._failed = watched, failed
+        return frozenset(held)
+
+    def failed(self, node: NodeId, now: float, *, is_stale: bool) -> None:
+        """A step with this node failed; `is_stale`: because something was changed a moment ago, so try again soon."""
+        count = self._failed[node].count + 1 if node in self._failed else 1
+        wait_s = min(FAILED_S * 2.0 ** min(count - 1, 30), FAILED_MAX_S)
+        self._failed[node] = _Failed(count, now if is_stale and count <= STALE_FREE else now + wait_s)
+
+    def succeeded(self, node: NodeId) -> None:
+        """A step with this node went well."""
+        self._failed.pop(node, None)
+
+    def wake_at(self) -> float | None:
+        """When the next of those who are held can go on."""
+        times = [failure.until for failure in self._failed.values()]
+        times += [seen.since + seen.wait_s for seen in self._watched.values()]
+        return min(times, default=None)
+
+    def _look(self, node: Node, now: float, now_ms: int) -> _Watched | None:
+        """How long a node has been as it is on the local disk, if it differs there from what was agreed."""
+        stamp = None if node.local is None else node.local.stamp
+        if node.kind is Kind.DIRECTORY or (node.local is None and node.ancestor is None):
+            return None
+        if stamp is not None and node.ancestor is not None and node.ancestor.local == stamp:
+            return None
+        before = self._watched.get(node.id)
+        if before is None:
+            is_old = stamp is not None and now_ms - stamp.mtime_ns // 1_000_000 > OLD_MS
+            return _Watched(stamp, now, 0.0 if is_old else VANISHED_S if stamp is None else QUIET_S)
+        if before.stamp == stamp:
+            return before
+        return _Watched(stamp, now, min(max(before.wait_s, QUIET_S) * 2, QUIET_MAX_S))
