@@ -121,8 +121,8 @@ class FileSystem:
     ) -> tuple[EntryView, Iterator[EntryView]]:
         """The directory itself and its members in no particular order, fetched page by page while iterated.
 
-        WrongKindError when `path` is a file. A name appears once even when the directory changes meanwhile. Files of
-        very many chunks come without extents (Entry.lacks_extents) unless `with_locations` asks for them.
+        WrongKindError when `path` is a file. A name appears once even when the directory changes meanwhile. Extents
+        come only `with_locations` (see Entry.lacks_extents).
         """
         request = master_pb2.ListRequest(
             path=format_path(path),

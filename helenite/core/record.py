@@ -65,5 +65,5 @@ def decode_record(name: str, packed: bytes) -> Entry:
         kind = _KIND_BY_CODE[code]
     except (struct.error, KeyError) as error:
         raise ProtocolError(f"{len(packed)} bytes are no record of an entry") from error
-    extents = decode_extents(packed[HEADER.size :])
+    extents = decode_extents(packed[HEADER.size :]) if len(packed) > HEADER.size else ()
     return Entry(name, kind, EntryId(entry_id), Sequence(revision), size, modified, created, extents)

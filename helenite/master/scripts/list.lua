@@ -1,6 +1,6 @@
 -- prelude: script tree locks content view
--- A page of a directory. A directory of up to WHOLE_MAX entries comes whole, at one moment. Extents that overflowed are
--- left out: with them a page could exceed any message (Entry.lacks_extents).
+-- A page of a directory. A directory of up to WHOLE_MAX entries comes whole, at one moment. Without locations the extents
+-- are left out, and always those that overflowed: with them a page could exceed any message (Entry.lacks_extents).
 
 local WHOLE_MAX = 4096 -- about 600 KB and 4 ms; beyond that, pages keep Redis answering others
 
@@ -20,6 +20,10 @@ local function put_sequences(page)
       if totals then page[at] = sub(page[at], 1, 10) .. sub(totals, 1, 8) .. sub(page[at], 19) end
     end
   end)
+end
+
+local function leave_out_extents(page)
+  for i = 2, #page, 2 do page[i] = sub(page[i], 1, HEADER_BYTES) end
 end
 
 -- Own locks by entry. What its members inherit comes once, with the directory: all of it beside each of thousands of
@@ -79,6 +83,7 @@ return run(function()
     cursor, page = scanned[1], scanned[2]
   end
   put_sequences(page)
+  if not request.with_locations then leave_out_extents(page) end
   local locks = {}
   if request.with_locks and lock_count() > 0 then locks = covering_locks(id, place.ids, now) end
   local directory = {place.name, handed_out(place.record), pack_extra(place.record, {}, locks)}
