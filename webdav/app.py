@@ -34,9 +34,10 @@ class Application(WsgiDAVApp):  # type: ignore[misc]
         *,
         allowed_hosts: tuple[str, ...] = (),
         may_be_open: bool = True,
+        threads: int = 2,
         clock: Clock | None = None,
     ) -> None:
-        self.provider = Provider(file_system, clock or Clock())
+        self.provider = Provider(file_system, clock or Clock(), waiters_max=threads // 2)
         super().__init__(
             {
                 "provider_mapping": {"/": self.provider},

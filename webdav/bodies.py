@@ -1,7 +1,7 @@
-"""XML bodies of requests as values: PROPFIND, PROPPATCH, LOCK.
+"""XML bodies of requests as values: PROPFIND, PROPPATCH, LOCK, REPORT.
 
-Used by `propfind`, `proppatch` and `locking`. Document types are refused whole, so neither entity bombs nor external
-entities exist; sizes and counts are bounded. Unknown elements are ignored (RFC 4918 section 17). Pure.
+Used by `propfind`, `proppatch`, `locking` and `syncing`. Document types are refused whole, so neither entity bombs nor
+external entities exist; sizes and counts are bounded. Unknown elements are ignored (RFC 4918 section 17). Pure.
 """
 
 from __future__ import annotations
@@ -55,7 +55,30 @@ class LockQuery:
     owner: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SyncQuery:
+    """A REPORT sync-collection (RFC 6578 section 6.1); `token` is empty at first, `is_deep` None if it does not say."""
+
+    token: str
+    is_deep: bool | None
+    limit: int | None
+    names: tuple[str, ...]
+
+
+class UnknownReportError(InvalidRequestError):
+    """A report that is not offered (RFC 3253 section 3.6: supported-report)."""
+
+    code = "unknown_report"
+
+
 def _parse(body: bytes, root: str) -> etree._Element:
+    parsed = _parse_any(body)
+    if parsed.tag != f"{{DAV:}}{root}":
+        raise InvalidRequestError(f"the body is no DAV:{root} element")
+    return parsed
+
+
+def _parse_any(body: bytes) -> etree._Element:
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
     )
@@ -65,8 +88,6 @@ def _parse(body: bytes, root: str) -> etree._Element:
         raise InvalidRequestError("the body is no well-formed XML") from None
     if parsed.getroottree().docinfo.internalDTD is not None:
         raise InvalidRequestError("document types are not accepted")
-    if parsed.tag != f"{{DAV:}}{root}":
-        raise InvalidRequestError(f"the body is no DAV:{root} element")
     return parsed
 
 
@@ -149,3 +170,37 @@ def parse_lockinfo(body: bytes) -> LockQuery:
             return LockQuery(LockScope.SHARED, text)
         case _:
             raise InvalidRequestError("a lock is exclusive or shared")
+
+
+LEVELS = {"1": False, "infinite": True, "infinity": True}
+"""`infinity` is what drafts of the RFC said."""
+
+
+def parse_report(body: bytes) -> SyncQuery:
+    """What a REPORT asks for; UnknownReportError unless it is sync-collection."""
+    root = _parse_any(body)
+    if root.tag != "{DAV:}sync-collection":
+        raise UnknownReportError("the only report is DAV:sync-collection")
+    parts = {str(child.tag): child for child in _children(root)}
+    if "{DAV:}sync-token" not in parts or "{DAV:}prop" not in parts:
+        raise InvalidRequestError("a sync-collection has a sync-token, which may be empty, and a prop")
+    token = (parts["{DAV:}sync-token"].text or "").strip()
+    return SyncQuery(token, _parse_level(parts), _parse_limit(parts), _names(parts["{DAV:}prop"]))
+
+
+def _parse_level(parts: dict[str, etree._Element]) -> bool | None:
+    if "{DAV:}sync-level" not in parts:
+        return None
+    level = (parts["{DAV:}sync-level"].text or "").strip()
+    if level not in LEVELS:
+        raise InvalidRequestError("a sync-level is 1 or infinite")
+    return LEVELS[level]
+
+
+def _parse_limit(parts: dict[str, etree._Element]) -> int | None:
+    if "{DAV:}limit" not in parts:
+        return None
+    count = (parts["{DAV:}limit"].findtext("{DAV:}nresults") or "").strip()
+    if not (count.isascii() and count.isdigit() and len(count) <= 9 and int(count) > 0):
+        raise InvalidRequestError("a limit has nresults, a number from 1 on")
+    return int(count)

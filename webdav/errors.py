@@ -11,6 +11,7 @@ from wsgidav.dav_error import DAVError
 
 from helenite.core import errors
 from helenite.core.errors import HeleniteError
+from webdav.bodies import UnknownReportError
 from webdav.body import BodyTooLargeError
 from webdav.markup import DECLARATION, text
 from webdav.response import XML_TYPE, Headers, Response, whole
@@ -47,6 +48,7 @@ STATUS: dict[type[HeleniteError], int] = {
     HeleniteError: 500,
     BodyTooLargeError: 413,
     ForeignHostError: 502,
+    UnknownReportError: 403,
 }
 """An error's status is that of its nearest listed base class."""
 
@@ -61,11 +63,12 @@ CONDITIONS: dict[tuple[str, type[HeleniteError]], str] = {
     ("*", errors.LockedError): "lock-token-submitted",
     ("*", errors.LockNotFoundError): "lock-token-matches-request-uri",
     ("*", errors.SequenceExpiredError): "valid-sync-token",
+    ("*", UnknownReportError): "supported-report",
     ("*", errors.QuotaExceededError): "quota-not-exceeded",
     ("*", errors.InsufficientStorageError): "sufficient-disk-space",
 }
-"""Precondition elements (RFC 4918 section 16, RFC 4331 section 6, RFC 6578 section 3.2)."""
-ALLOWED = "OPTIONS, GET, HEAD, PROPFIND, PROPPATCH, PUT, DELETE, COPY, MOVE, LOCK, UNLOCK"
+"""Precondition elements (RFC 4918 section 16, RFC 4331 section 6, RFC 6578 section 3.2, RFC 3253 section 3.6)."""
+ALLOWED = "OPTIONS, GET, HEAD, PROPFIND, PROPPATCH, PUT, DELETE, COPY, MOVE, LOCK, UNLOCK, REPORT"
 """What 405 offers instead; OPTIONS tells it for each kind of resource."""
 WITH_HREF = frozenset({"no-conflicting-lock", "lock-token-submitted"})
 

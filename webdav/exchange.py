@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -165,8 +166,15 @@ class Gateway(wsgi.Gateway_10):
             "wsgi.multithread": True,
             "wsgi.multiprocess": True,
             "wsgi.run_once": False,
+            "helenite.is_gone": self._is_gone,
             **head.headers,
         }
+
+    def _is_gone(self, patience_s: float) -> bool:
+        """Whether the client hangs up within some time, or the server stops: nobody waits for an answer then."""
+        poll = select.poll()
+        poll.register(self.req.conn.socket, select.POLLRDHUP)
+        return bool(poll.poll(patience_s * 1000)) or not self.req.server.ready
 
     def respond(self) -> None:
         request = self.req

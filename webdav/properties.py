@@ -36,6 +36,7 @@ class Facts:
     now_ms: int
     usage: Callable[[], Usage]
     resource_id: Callable[[Entry], str]
+    sync_token: str = ""
 
 
 Renderer = Callable[[EntryView, Facts], str | None]
@@ -110,6 +111,21 @@ def _resource_id(view: EntryView, facts: Facts) -> str:
     return f"<D:resource-id><D:href>{facts.resource_id(view.entry)}</D:href></D:resource-id>"
 
 
+def _sync_token(view: EntryView, facts: Facts) -> str | None:
+    if not view.entry.is_directory:
+        return None
+    return f"<D:sync-token>{text(facts.sync_token)}</D:sync-token>"
+
+
+def _supported_report_set(view: EntryView, _: Facts) -> str:
+    if not view.entry.is_directory:
+        return "<D:supported-report-set/>"
+    return (
+        "<D:supported-report-set><D:supported-report><D:report><D:sync-collection/></D:report></D:supported-report>"
+        "</D:supported-report-set>"
+    )
+
+
 def _win32_modified(view: EntryView, _: Facts) -> str:
     date = http_date(view.entry.modified_at_ms // 1000)
     return f'<Win32LastModifiedTime xmlns="urn:schemas-microsoft-com:">{date}</Win32LastModifiedTime>'
@@ -137,12 +153,15 @@ LIVE: dict[str, Renderer] = ALLPROP | {
     "{DAV:}quota-available-bytes": _quota_available,
     "{DAV:}quota-used-bytes": _quota_used,
     "{DAV:}resource-id": _resource_id,
+    "{DAV:}sync-token": _sync_token,
+    "{DAV:}supported-report-set": _supported_report_set,
     WIN32 + "Win32LastModifiedTime": _win32_modified,
     WIN32 + "Win32CreationTime": _win32_created,
 }
 """Every live property; those beyond ALLPROP are rendered only when they are asked for by name."""
 NEEDS_LOCKS = frozenset({"{DAV:}lockdiscovery"})
 NEEDS_USAGE = frozenset({"{DAV:}quota-available-bytes", "{DAV:}quota-used-bytes"})
+NEEDS_TOKEN = frozenset({"{DAV:}sync-token"})
 
 
 def render_lock(lock: Lock, now_ms: int) -> str:

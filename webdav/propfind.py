@@ -15,7 +15,7 @@ from webdav.bodies import XML_BYTES_MAX, Mode, PropfindQuery, parse_propfind
 from webdav.conditions import evaluate_if_header, found
 from webdav.errors import refusal
 from webdav.markup import DECLARATION, empty_element, text
-from webdav.properties import ALLPROP, LIVE, NEEDS_LOCKS, NEEDS_USAGE, Facts, Renderer
+from webdav.properties import ALLPROP, LIVE, NEEDS_LOCKS, NEEDS_TOKEN, NEEDS_USAGE, Facts, Renderer
 from webdav.provider import Directory
 from webdav.request import Request
 from webdav.response import XML_TYPE, Response, generated, whole
@@ -36,24 +36,31 @@ def propfind(request: Request) -> Response:
             403, "listing a whole tree at once is not offered; use Depth 0 or 1", condition="propfind-finite-depth"
         )
     query = parse_propfind(request.body.read_all(XML_BYTES_MAX))
-    wanted = _wanted_of_cluster(query)
-    wants_brief = (request.header("Brief") or "").lower() == "t" or "return=minimal" in (request.header("Prefer") or "")
-    key = None if wanted["with_locks"] or request.if_lists else (request.path, depth, query, wants_brief)
+    wanted = wanted_of_cluster(query)
+    is_brief = wants_brief(request)
+    key = None if wanted["with_locks"] or request.if_lists else (request.path, depth, query, is_brief)
     renderings = request.provider.renderings
-    if key is not None and NEEDS_USAGE.isdisjoint(query.names):
+    if key is not None and (NEEDS_USAGE | NEEDS_TOKEN).isdisjoint(query.names):
         request.demand_right(Verb.READ)
         if (kept := renderings.find(key)) is not None:
             return whole(207, kept, XML_TYPE)
     else:
         key = None
     observed = request.file_system.coherence.observe(request.path)
+    facts = facts_of(request, query)
     view, members = _fetch(request, wanted, observed, with_members=depth == "1")
-    render = compile_query(query, _facts(request), is_brief=wants_brief)
+    render = compile_query(query, facts, is_brief=is_brief)
     pieces = _write(request, view, members, render)
     return generated(207, pieces if key is None else renderings.keep(key, observed, pieces), XML_TYPE)
 
 
-def _wanted_of_cluster(query: PropfindQuery) -> dict[str, bool]:
+def wants_brief(request: Request) -> bool:
+    """Whether properties that are missing need not be told (RFC 8144 section 2.1, and Microsoft's way to say it)."""
+    return (request.header("Brief") or "").lower() == "t" or "return=minimal" in (request.header("Prefer") or "")
+
+
+def wanted_of_cluster(query: PropfindQuery) -> dict[str, bool]:
+    """What look-ups and listings must bring along for a query."""
     has_dead = query.mode is not Mode.NAMED or any(name not in LIVE for name in query.names)
     has_locks = query.mode is Mode.ALL or not NEEDS_LOCKS.isdisjoint(query.names)
     return {"with_properties": has_dead, "with_locks": has_locks}
@@ -86,9 +93,11 @@ def _list(request: Request, wanted: dict[str, bool], observed: Observed) -> tupl
     return view, members
 
 
-def _facts(request: Request) -> Facts:
+def facts_of(request: Request, query: PropfindQuery) -> Facts:
+    """What rendering needs beside entries, to be taken before these are fetched: a sync token may not be newer."""
     provider = request.provider
-    return Facts(provider.clock.now_ms(), provider.usage, provider.resource_id)
+    token = "" if NEEDS_TOKEN.isdisjoint(query.names) else provider.sync_token()
+    return Facts(provider.clock.now_ms(), provider.usage, provider.resource_id, token)
 
 
 def _write(

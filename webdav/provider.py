@@ -19,11 +19,13 @@ from helenite.client.reader import Reader
 from helenite.core.clock import Clock
 from helenite.core.errors import EntryNotFoundError
 from helenite.core.model import Entry, EntryView, Usage
-from helenite.core.paths import Path, format_path
+from helenite.core.paths import ROOT, Path, format_path
 from helenite.core.pb import common_pb2
 from webdav.probes import Probes
 from webdav.renderings import Renderings
+from webdav.tokens import Token, format_token
 from webdav.urls import format_href, parse_url_path
+from webdav.waiting import WaitingRoom
 
 USAGE_S = 10.0
 """How long totals are reused: Finder asks for the quota every minute, several clients together every second."""
@@ -122,8 +124,9 @@ Resource = File | Directory
 class Provider(DAVProvider):  # type: ignore[misc]
     """Finds resources in one FileSystem."""
 
-    def __init__(self, file_system: CachingFileSystem, clock: Clock) -> None:
+    def __init__(self, file_system: CachingFileSystem, clock: Clock, waiters_max: int) -> None:
         super().__init__()
+        self.waiting = WaitingRoom(file_system.coherence, waiters_max)
         self.probes = Probes(file_system.coherence)
         self.renderings = Renderings(file_system.coherence)
         self.file_system = file_system
@@ -151,8 +154,21 @@ class Provider(DAVProvider):  # type: ignore[misc]
             cached = self._usage = (now, self.file_system.usage())
         return cached[1]
 
-    def resource_id(self, entry: Entry) -> str:
-        """The value of DAV:resource-id (RFC 5842): the same for ever, wherever the entry moves."""
+    @property
+    def cluster_id(self) -> str:
+        """Which cluster this is; asked for once."""
         if not self._cluster_id:
             self._cluster_id = self.file_system.rpc.admin("GetStatus", common_pb2.Empty()).cluster_id
-        return uuid.uuid5(uuid.NAMESPACE_URL, f"helenite:{self._cluster_id}:{entry.id:x}").urn
+        return self._cluster_id
+
+    def resource_id(self, entry: Entry) -> str:
+        """The value of DAV:resource-id (RFC 5842): the same for ever, wherever the entry moves."""
+        return uuid.uuid5(uuid.NAMESPACE_URL, f"helenite:{self.cluster_id}:{entry.id:x}").urn
+
+    def present_token(self) -> Token:
+        """The newest position in the feed, or a little before: the root's revision is that of the last change."""
+        return Token(self.file_system.stat(ROOT).revision)
+
+    def sync_token(self) -> str:
+        """The value of DAV:sync-token, to be taken before what it stands for is looked up."""
+        return format_token(self.present_token(), self.cluster_id)
