@@ -11,7 +11,7 @@ import heapq
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -234,8 +234,7 @@ class ChunkStore:
 
     # Reading
 
-    @contextmanager
-    def open(self, handle: ChunkHandle) -> Iterator[Replica]:
+    def open(self, handle: ChunkHandle) -> AbstractContextManager[Replica]:
         """An open replica, closed afterwards. Its bytes are not compared with their checksums.
 
         ChunkNotFoundError when it is not here; ChunkCorruptError when its file is damaged or cut short, or when it is
@@ -243,14 +242,14 @@ class ChunkStore:
         """
         if self.bad.refuses(handle):
             raise ChunkCorruptError(f"the replica of chunk {handle:x} here is bad and waits for another to replace it")
-        with self._open_any(handle) as replica:
-            yield replica
+        return self._open_any(handle)
 
     @contextmanager
     def _open_any(self, handle: ChunkHandle) -> Iterator[Replica]:
         """Also a bad one; what goes wrong until it is closed is noted."""
         try:
-            descriptor, start, length = self._open_record(handle)
+            with read_errors(f"opening chunk {handle:x}"):
+                descriptor, start, length = self._open_record(handle)
             try:
                 yield Replica(descriptor, start + HEADER_BYTES, length)
             finally:
@@ -268,9 +267,7 @@ class ChunkStore:
         try:
             if parse_header(read_exactly(descriptor, HEADER_BYTES, start)) != ChunkHeader(handle, length):
                 raise ChunkCorruptError(f"another record stands where chunk {handle:x} should")
-            with read_errors(f"looking at chunk {handle:x}"):
-                size = os.fstat(descriptor).st_size
-            if size < start + record_bytes(length):
+            if os.fstat(descriptor).st_size < start + record_bytes(length):
                 raise ChunkCorruptError(f"the file of chunk {handle:x} is cut short")
         except BaseException:
             os.close(descriptor)
@@ -278,13 +275,12 @@ class ChunkStore:
         return descriptor, start, length
 
     def _find_record(self, handle: ChunkHandle) -> tuple[int, int, int]:
-        with read_errors(f"opening chunk {handle:x}"):
-            if (file := self.files.open(handle)) is not None:
-                descriptor, length = file
-                return descriptor, 0, length
-            if (found := self.segments.open(handle)) is not None:
-                descriptor, place = found
-                return descriptor, place.offset, place.length
+        if (file := self.files.open(handle)) is not None:
+            descriptor, length = file
+            return descriptor, 0, length
+        if (found := self.segments.open(handle)) is not None:
+            descriptor, place = found
+            return descriptor, place.offset, place.length
         raise ChunkNotFoundError(f"chunk {handle:x} is not on chunkserver {self.identity.server_id}")
 
     def verify(self, handle: ChunkHandle) -> tuple[int, bytes]:
