@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 from helenite.client.rpc import MasterRpc
@@ -100,6 +101,10 @@ class Director:
             return str(error)
         finally:
             rpc.close()
+        try:
+            httpx.options(self.cluster.url, timeout=2.0).raise_for_status()
+        except httpx.HTTPError as error:
+            return f"the gateway does not answer: {error}"
         away = [str(server.id) for server in status.chunkservers if server.state != "alive"]
         if away:
             return f"chunkservers {', '.join(away)} are not alive"
