@@ -23,8 +23,8 @@ from tests.support.sick_disk import EVERYTHING, READS, SHORT, SYNCS, WRITES, Fai
 from tests.support.waiting import wait_until
 
 ENVIRONMENT = {
-    "HELENITE_SUSPECT_AFTER_S": "2",
-    "HELENITE_DEAD_AFTER_S": "4",
+    "HELENITE_SUSPECT_AFTER_S": "4",
+    "HELENITE_DEAD_AFTER_S": "6",
     "HELENITE_SCRUB_S": "5",
     "HELENITE_SCRUB_BYTES_PER_S": "500MiB",
     "HELENITE_CHUNK_BYTES": "2MiB",
