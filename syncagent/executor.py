@@ -98,17 +98,14 @@ class StepExecutor:
         try:
             self._carry_out(step)
             outcome.done.append(step)
-        except KeyError:
-            # A pair or a deletion in the same plan took the node away.
-            outcome.failed.append((step, PreconditionFailedError("the node is gone")))
         except HeleniteError as error:
             outcome.failed.append((step, error))
-            outcome.dirty |= self._around(step)
+            if not isinstance(step, Pair):
+                outcome.dirty |= self._around(self._journal.node(step.node))
 
-    def _around(self, step: Step) -> set[Path]:
-        """The local directories to look at after a step failed."""
-        node = None if isinstance(step, Pair) else self._journal.node(step.node)
-        if node is None or node.local is None:
+    def _around(self, node: Node) -> set[Path]:
+        """The local directory to look at after a step with this node failed."""
+        if node.local is None:
             return set()
         return {path_of(self._journal, Tree.LOCAL, node.local.place.parent)}
 
@@ -132,12 +129,12 @@ class StepExecutor:
     def _write(self, step: MakeDirectory | Move | SetAside | SetAttributes | Delete) -> None:
         match step:
             case MakeDirectory(Tree.LOCAL, node, place):
-                path = self._path(Tree.LOCAL, place)
+                path = self._path(Tree.LOCAL, place, node)
                 local = LocalState(place, Kind.DIRECTORY, self._folder.make_directory(path))
                 self._touched.append(path)
                 records.local_is(self._journal, node, local)
             case MakeDirectory(_, node, place):
-                stamp = self._remote.make_directory(self._path(Tree.REMOTE, place))
+                stamp = self._remote.make_directory(self._path(Tree.REMOTE, place, node))
                 records.remote_is(self._journal, node, RemoteState(place, Kind.DIRECTORY, stamp))
             case Move(side, node, place):
                 self._move(side, self._journal.node(node), place)
@@ -166,7 +163,7 @@ class StepExecutor:
             records.remote_digest(self._journal, node.id, digest)
 
     def _move(self, side: Tree, node: Node, place: Place) -> None:
-        source, target = path_of(self._journal, side, node.id), self._path(side, place)
+        source, target = path_of(self._journal, side, node.id), self._path(side, place, node.id)
         if side is Tree.LOCAL:
             assert node.local is not None
             stamp = self._folder.move(source, target, node.local.stamp)
@@ -180,7 +177,7 @@ class StepExecutor:
     def _set_aside(self, node: Node, name: str) -> None:
         assert node.local is not None
         place = Place(node.local.place.parent, name)
-        source, target = path_of(self._journal, Tree.LOCAL, node.id), self._path(Tree.LOCAL, place)
+        source, target = path_of(self._journal, Tree.LOCAL, node.id), self._path(Tree.LOCAL, place, node.id)
         stamp = self._folder.move(source, target, node.local.stamp)
         self._touched.append(target)
         records.set_aside(self._journal, node.id, place, stamp)
@@ -229,7 +226,9 @@ class StepExecutor:
     def _goes_along(self, path: Path, kind: Kind) -> bool:
         return not self._selection.includes(path, is_directory=kind is Kind.DIRECTORY)
 
-    def _path(self, side: Tree, place: Place) -> Path:
+    def _path(self, side: Tree, place: Place, taker: NodeId) -> Path:
+        """The path of a place that a node is to have."""
+        records.expect_free(self._journal, side, place, taker)
         return (*path_of(self._journal, side, place.parent), place.name)
 
 

@@ -19,6 +19,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 from helenite.core.clock import Clock
@@ -172,27 +173,32 @@ class LocalFolder:
         with _translated(target):
             self._expect(source, expected)
             move_to_free_name(self._writable(source), self._writable(target))
-            return self._stamp_now(target)
+            return self._stamp_after(target, expected)
 
     def set_attributes(self, path: Path, expected: LocalStamp, attributes: Attributes) -> LocalStamp:
         with _translated(path):
             self._expect(path, expected)
-            _set_attributes(self._absolute(path), attributes)
-            return self._stamp_now(path)
+            return self._stamp_after(path, _set_attributes(self._absolute(path), attributes, expected))
 
     def install(self, path: Path, content: Content, replaces: LocalStamp | None) -> LocalStamp:
         with _translated(path):
             target = self._writable(path)
             ready = self._make_ready(content)
-            if replaces is None:
-                _set_attributes(ready, content.attributes)
-                move_to_free_name(ready, target)
-            else:
-                self._expect(path, replaces)
-                _inherit(target, ready)
-                _set_attributes(ready, content.attributes)
-                self._swap_in(path, ready, replaces)
-            return self._stamp_now(path)
+            mine = _stamp_of(ready)
+            try:
+                if replaces is not None:
+                    self._expect(path, replaces)
+                    _inherit(target, ready)
+                mine = _set_attributes(ready, content.attributes, _stamp_of(ready))
+                if replaces is None:
+                    move_to_free_name(ready, target)
+                else:
+                    self._swap_in(path, ready, replaces)
+            except (OSError, HeleniteError):
+                if os.path.lexists(ready) and _stamp_of(ready).inode == mine.inode:
+                    os.rename(ready, content.staged)  # the next attempt need not fetch it again
+                raise
+            return self._stamp_after(path, mine)
 
     def trash(self, path: Path, beneath: Mapping[Path, LocalStamp], goes_along: Callable[[Path, Kind], bool]) -> None:
         with _translated(path):
@@ -229,7 +235,7 @@ class LocalFolder:
         """Give a complete download the name that tells `recover` what it holds; of a link, make the link."""
         unique = f"{self._clock.now_ms()}-{next(self._numbers)}"  # never that of a leftover, which may be precious
         ready = os.path.join(self._staging, f"ready-{content.digest.hex()}-{unique}")
-        if content.kind is Kind.LINK:
+        if content.kind is Kind.LINK and not content.staged.is_symlink():
             os.symlink(content.staged.read_bytes().decode(), ready)
             content.staged.unlink()
         else:
@@ -244,7 +250,7 @@ class LocalFolder:
             self._replace_in_steps(path, ready, replaces)
             return
         out = _stamp_of(ready)
-        if out is None or not out.same_content_as(replaces):
+        if not out.same_content_as(replaces):
             exchange(ready, target)
             if os.lstat(ready).st_ino != mine:  # what is out now was saved between the two exchanges
                 move_to_free_name(ready, self._new_trash(path[-1]))
@@ -257,7 +263,7 @@ class LocalFolder:
         os.link(target, kept, follow_symlinks=False)
         os.replace(ready, target)
         out = _stamp_of(kept)
-        if out is None or not out.same_content_as(replaces):
+        if not out.same_content_as(replaces):
             os.replace(kept, target)
             raise PreconditionFailedError(f"{format_path(path)} was changed while its new revision came")
         self._discard(kept, path, out)
@@ -305,6 +311,15 @@ class LocalFolder:
             raise WrongKindError(f"{format_path(path)} is neither file, folder nor link")
         return _stamp(status, kind)
 
+    def _stamp_after(self, path: Path, expected: LocalStamp) -> LocalStamp:
+        """The stamp of an entry after we renamed or touched it, which changes its ctime.
+
+        If it is another entry or content by now, somebody was quick: then the stamp that it had for us, so that the
+        next scan sees the difference.
+        """
+        found = self._stamp_now(path)
+        return found if found.same_content_as(expected) and found.executable is expected.executable else expected
+
     def _absolute(self, path: Path) -> str:
         return os.path.join(self._root, *path)
 
@@ -331,10 +346,9 @@ def _stamp(status: os.stat_result, kind: Kind) -> LocalStamp:
     return LocalStamp(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, executable)
 
 
-def _stamp_of(name: str) -> LocalStamp | None:
+def _stamp_of(name: str) -> LocalStamp:
     status = os.lstat(name)
-    kind = _kind(status)
-    return None if kind is None else _stamp(status, kind)
+    return _stamp(status, _kind(status) or Kind.FILE)
 
 
 def _digest_file(name: str) -> bytes:
@@ -345,16 +359,22 @@ def _digest_file(name: str) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _set_attributes(name: str, attributes: Attributes) -> None:
-    mtime_ms, executable = attributes.mtime_ms, attributes.executable
+def _set_attributes(name: str, attributes: Attributes, before: LocalStamp) -> LocalStamp:
+    """Set what is not None; the stamp as it is then, but for the ctime."""
     status = os.lstat(name)
-    is_link = stat.S_ISLNK(status.st_mode)
-    if executable is not None and not is_link and executable is not bool(status.st_mode & stat.S_IXUSR):
-        # As chmod +x does: whoever may read may execute.
-        readable = (status.st_mode & 0o444) >> 2
-        os.chmod(name, (status.st_mode & ~0o111) | (readable if executable else 0))
-    if mtime_ms is not None:
-        os.utime(name, ns=(status.st_atime_ns, mtime_ms * 1_000_000), follow_symlinks=False)
+    mtime_ns, executable = before.mtime_ns, before.executable
+    if (
+        attributes.executable is not None
+        and not stat.S_ISLNK(status.st_mode)
+        and attributes.executable is not executable
+    ):
+        executable = attributes.executable
+        readable = (status.st_mode & 0o444) >> 2  # as chmod +x does: whoever may read may execute
+        os.chmod(name, (stat.S_IMODE(status.st_mode) & ~0o111) | (readable if executable else 0))
+    if attributes.mtime_ms is not None and attributes.mtime_ms != mtime_ns // 1_000_000:
+        os.utime(name, ns=(status.st_atime_ns, attributes.mtime_ms * 1_000_000), follow_symlinks=False)
+        mtime_ns = attributes.mtime_ms * 1_000_000
+    return replace(before, mtime_ns=mtime_ns, executable=executable)
 
 
 def _inherit(old: str, fresh: str) -> None:

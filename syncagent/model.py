@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, NewType, Protocol
 
+from helenite.core.errors import EntryNotFoundError
 from helenite.core.paths import Path
 
 NodeId = NewType("NodeId", int)
@@ -191,11 +192,15 @@ class View(Protocol):
 
 
 def path_of(view: View, side: Tree, node: NodeId) -> Path:
-    """The path of a node that this side has."""
+    """The path of a node on one side; EntryNotFoundError when it, or a directory above, is not there."""
     names: list[str] = []
     while node != ROOT_ID:
-        state = view.node(node).state(side)
-        assert state is not None, f"node {node} is not on the {side} side"
+        try:
+            state = view.node(node).state(side)
+        except KeyError:
+            state = None
+        if state is None:
+            raise EntryNotFoundError(f"node {node} is not on the {side} side")
         names.append(state.place.name)
         node = state.place.parent
     return tuple(reversed(names))

@@ -62,7 +62,9 @@ class Attributes:
 class Changes:
     """What became different on the server, as RFC 6578 tells it: each path as it is at the end, named once.
 
-    A directory that was created or moved there is named, what is beneath it need not be. `token` continues from here.
+    A directory that was created or moved there is named, what is beneath it need not be. What was removed is named by
+    its last name in its directory, as that is called at the end: when `a/x` was deleted and `a` then renamed to `b`, it
+    is `b/x` that is removed. `token` continues from here.
     """
 
     token: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from helenite.core.errors import PreconditionFailedError
 from syncagent.journal import Journal
 from syncagent.model import (
     AgreedState,
@@ -87,15 +88,29 @@ def remote_is(journal: Journal, node_id: NodeId, state: RemoteState) -> None:
 
 def uploaded(journal: Journal, node_id: NodeId, sent: LocalState, state: RemoteState) -> None:
     """The server has the content that the local file had when it was sent; by now that may be another, or gone."""
-    node = journal.node(node_id)
-    assert sent.digest is not None
-    if node.local is not None and node.local.stamp == sent.stamp:
-        node = replace(node, local=replace(node.local, digest=sent.digest))
-    place = sent.place if node.ancestor is None else node.ancestor.place
-    if node.local is not None and node.local.place == state.place:
-        place = state.place
-    ancestor = AgreedState(place, node.kind, sent.digest, sent.stamp, state.stamp)
-    journal.put(replace(node, ancestor=ancestor, remote=state))
+    with journal.transaction():
+        seen = journal.find_resource(state.stamp.resource)
+        if seen is not None and seen.id != node_id and seen.remote is not None:
+            # The server told of the new entry before we knew that it is ours.
+            if seen.only_side is not Tree.REMOTE or seen.ancestor is not None:
+                raise PreconditionFailedError(f"{state.place.name} is taken for another entry")
+            state = replace(state, place=seen.remote.place)
+            forget(journal, seen.id)
+        node = journal.node(node_id)
+        if node.local is not None and node.local.stamp == sent.stamp:
+            node = replace(node, local=replace(node.local, digest=sent.digest))
+        place = sent.place if node.ancestor is None else node.ancestor.place
+        if node.local is not None and node.local.place == state.place:
+            place = state.place
+        expect_free(journal, Tree.REMOTE, state.place, node_id)
+        ancestor = AgreedState(place, node.kind, sent.digest, sent.stamp, state.stamp)
+        journal.put(replace(node, ancestor=ancestor, remote=state))
+
+
+def expect_free(journal: Journal, side: Tree, place: Place, taker: NodeId) -> None:
+    """Refuse a step to a place that another node still has: the step that was to move it away has failed."""
+    if journal.child(side, *place) not in {None, taker}:
+        raise PreconditionFailedError(f"{place.name} is not free yet")
 
 
 def moved(journal: Journal, side: Tree, node_id: NodeId, place: Place, stamp: LocalStamp | None) -> None:

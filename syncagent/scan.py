@@ -17,7 +17,7 @@ from helenite.core.errors import EntryNotFoundError, PermissionDeniedError, Wron
 from helenite.core.paths import ROOT, Path
 from syncagent.journal import Journal
 from syncagent.limbo import Limbo
-from syncagent.model import ROOT_ID, Kind, LocalStamp, LocalState, Node, NodeId, Place, Tree, Trouble
+from syncagent.model import ROOT_ID, Kind, LocalStamp, LocalState, Node, NodeId, Place, Tree, Trouble, path_of
 from syncagent.names import NameRules, is_aside, is_conflict_copy
 from syncagent.ports import Folder, Listing, Seen
 from syncagent.selection import Selection
@@ -207,14 +207,13 @@ class _Look:
 
     def _old_path(self, node: Node) -> Path | None:
         """Where the node was, if the directories above are still known."""
-        state = node.local
-        names: list[str] = []
-        while state is not None:
-            names.append(state.place.name)
-            if state.place.parent == ROOT_ID:
-                return tuple(reversed(names))
-            state = self._journal.node(state.place.parent).local
-        return None
+        if node.local is None:
+            return None
+        parent = node.local.place.parent
+        try:
+            return (*path_of(self._journal, Tree.LOCAL, parent), node.local.place.name)
+        except EntryNotFoundError:
+            return None
 
     def _normal(self, name: str) -> str:
         """One spelling for names of which the disk takes two for one."""

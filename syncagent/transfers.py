@@ -110,6 +110,7 @@ class Transfers:
             place, replaces = remote.place, remote.stamp
         else:
             place, replaces = step.place, None
+            records.expect_free(self._journal, Tree.REMOTE, place, node.id)
         target = (*path_of(self._journal, Tree.REMOTE, place.parent), place.name)
         twin = None if local.digest is None else self._journal.find_content(local.digest)
         identical = None if twin is None or twin.id == node.id else path_of(self._journal, Tree.REMOTE, twin.id)
@@ -160,6 +161,7 @@ class Transfers:
             raise PreconditionFailedError("the local file is gone by now")
         place = node.local.place if node.local is not None else step.place
         assert place is not None
+        records.expect_free(self._journal, Tree.LOCAL, place, node.id)
         replaces = None if node.local is None else node.local.stamp
         path = (*path_of(self._journal, Tree.LOCAL, place.parent), place.name)
         local = self._folder.install(path, content, replaces)

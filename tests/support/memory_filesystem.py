@@ -357,7 +357,7 @@ class MemoryFileSystem:
             self._tick()
             node.entry = replace(node.entry, name=path[-1])
             parent.children[path[-1]] = node
-            self._changed("restore", path, node)
+            self._changed("restore_trashed", path, node)
             return node.entry
 
     def empty_trash(self, ids: tuple[int, ...] = ()) -> None:

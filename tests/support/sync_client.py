@@ -1,0 +1,110 @@
+"""A client that knows a collection only by REPORT sync-collection, as simple-minded as RFC 6578 allows: by URL.
+
+Tests compare its picture with what is really there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from xml.etree import ElementTree as ET
+
+D = "{DAV:}"
+REPORT = (
+    '<sync-collection xmlns="DAV:"><sync-token>{token}</sync-token><sync-level>{level}</sync-level>{limit}'
+    "<prop><resourcetype/><getetag/><resource-id/></prop></sync-collection>"
+)
+PAGES_MAX = 10_000
+
+Ask = Callable[[bytes, dict[str, str]], tuple[int, bytes]]
+"""Sends a REPORT with this body and these headers; gives the status and the body of the answer."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a client knows of a member; ETags of collections follow everything beneath and are left out."""
+
+    resource_id: str
+    etag: str
+
+
+@dataclass
+class Page:
+    """One answer: members with their properties, hrefs that are gone, whether there is more."""
+
+    changed: dict[str, Known]
+    gone: list[str]
+    token: str
+    is_truncated: bool
+
+
+def report_body(token: str = "", *, level: str = "infinite", limit: int | None = None) -> bytes:
+    bound = "" if limit is None else f"<limit><nresults>{limit}</nresults></limit>"
+    return REPORT.format(token=token, level=level, limit=bound).encode()
+
+
+def parse_page(body: bytes, home: str) -> Page:
+    """An answer, with what the RFC demands of its shape."""
+    root = ET.fromstring(body)
+    page = Page({}, [], root.findtext(f"{D}sync-token") or "", False)
+    assert page.token
+    seen: set[str] = set()
+    for response in root.iter(f"{D}response"):
+        href = response.findtext(f"{D}href") or ""
+        assert href not in seen, f"{href} is told twice"
+        seen.add(href)
+        status = response.findtext(f"{D}status")
+        if status is None:
+            assert href.startswith(home) and href != home
+            is_collection = response.find(f".//{D}collection") is not None
+            assert is_collection == href.endswith("/")
+            etag = "" if is_collection else response.findtext(f".//{D}getetag") or ""
+            page.changed[href] = Known(response.findtext(f".//{D}resource-id/{D}href") or "", etag)
+        elif href == home:
+            assert "507" in status
+            page.is_truncated = True
+        else:
+            assert "404" in status and response.find(f"{D}propstat") is None
+            page.gone.append(href)
+    return page
+
+
+@dataclass
+class SyncClient:
+    """Follows one collection."""
+
+    ask: Ask
+    home: str
+    level: str = "infinite"
+    limit: int | None = None
+    token: str = ""
+    picture: dict[str, Known] = field(default_factory=dict)
+    pages: int = 0
+    restarts: int = 0
+
+    def synchronise(self, headers: dict[str, str] | None = None) -> None:
+        """Ask until there is no more; begin anew when the token is refused."""
+        for _ in range(PAGES_MAX):
+            if not self.step(headers):
+                return
+        raise AssertionError("it does not end")
+
+    def step(self, headers: dict[str, str] | None = None) -> bool:
+        """One report; whether there is more."""
+        body = report_body(self.token, level=self.level, limit=self.limit)
+        status, answer = self.ask(body, headers or {})
+        self.pages += 1
+        if status == 403 and b"valid-sync-token" in answer and self.token:
+            self.token, self.picture = "", {}
+            self.restarts += 1
+            return True
+        assert status == 207, (status, answer)
+        page = parse_page(answer, self.home)
+        assert self.limit is None or len(page.changed) + len(page.gone) <= self.limit
+        for href in page.gone:
+            self.picture.pop(href, None)
+            if href.endswith("/"):
+                self.picture = {known: value for known, value in self.picture.items() if not known.startswith(href)}
+        self.picture.update(page.changed)
+        self.token = page.token
+        return page.is_truncated
