@@ -124,10 +124,9 @@ class _Steps:
         """Whether the change takes the place of an entry that a client must be told is gone first."""
         target = parse_path(change.path)
         return (
-            self._is_deep
-            and change.replaced is not None
-            and Kind.DIRECTORY in {change.replaced, change.kind}
-            and self._is_member(target)
+            change.replaced is not None
+            and self._needs_two_reports(change.replaced, change.kind)
+            and self._is_noted(target)
             and not self._is_news(target)
         )
 
@@ -140,12 +139,15 @@ class _Steps:
         """Whether the change brings something to a place of which this stretch says that it is gone."""
         place = self._places.get(parse_path(change.path))
         return (
-            self._is_deep
-            and place is not None
+            place is not None
             and place.fate is Fate.GONE
             and place.was_there
-            and Kind.DIRECTORY in {place.kind, change.kind}
+            and self._needs_two_reports(place.kind, change.kind)
         )
+
+    def _needs_two_reports(self, old: Kind, new: Kind) -> bool:
+        """Whether "changed" alone would leave a client with what was beneath, or with the link of another kind."""
+        return old is not new or (self._is_deep and old is Kind.DIRECTORY)
 
     def leave_all(self, change: Change) -> None:
         """Note what is no longer where it was: the first half of a change."""

@@ -1,13 +1,19 @@
 """A client that knows a collection only by REPORT sync-collection, as simple-minded as RFC 6578 allows: by URL.
 
-Tests compare its picture with what is really there.
+Tests compare its picture with what is really there, after changes at random.
 """
 
 from __future__ import annotations
 
+import contextlib
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 from xml.etree import ElementTree as ET
+
+from helenite.core.errors import HeleniteError
+from helenite.core.paths import Path
 
 D = "{DAV:}"
 REPORT = (
@@ -55,7 +61,8 @@ def parse_page(body: bytes, home: str) -> Page:
         seen.add(href)
         status = response.findtext(f"{D}status")
         if status is None:
-            assert href.startswith(home) and href != home
+            assert href.startswith(home)
+            assert href != home
             is_collection = response.find(f".//{D}collection") is not None
             assert is_collection == href.endswith("/")
             etag = "" if is_collection else response.findtext(f".//{D}getetag") or ""
@@ -64,7 +71,8 @@ def parse_page(body: bytes, home: str) -> Page:
             assert "507" in status
             page.is_truncated = True
         else:
-            assert "404" in status and response.find(f"{D}propstat") is None
+            assert "404" in status
+            assert response.find(f"{D}propstat") is None
             page.gone.append(href)
     return page
 
@@ -108,3 +116,33 @@ class SyncClient:
         self.picture.update(page.changed)
         self.token = page.token
         return page.is_truncated
+
+
+def put(fs: Any, *path: str, content: bytes = b"x") -> None:
+    """Write a file."""
+    with fs.create(path) as writer:
+        writer.write(content)
+        writer.commit()
+
+
+def change_at_random(fs: Any, chance: random.Random, home: Path = ()) -> None:
+    """One change among few names, so that places are taken, left and taken again; many are refused."""
+
+    def path() -> Path:
+        return (*home, *(chance.choice("abc") for _ in range(chance.randint(1, 3))))
+
+    def restore() -> None:
+        for item in fs.list_trash(limit=1):
+            fs.restore(item.id, path())
+
+    verbs: list[Callable[[], Any]] = [
+        *[lambda: put(fs, *path(), content=b"%d" % chance.randrange(1000))] * 3,
+        *[lambda: fs.make_directory(path())] * 2,
+        *[lambda: fs.move(path(), path(), overwrite=chance.random() < 0.5)] * 3,
+        lambda: fs.copy(path(), path(), overwrite=chance.random() < 0.5),
+        lambda: fs.remove(path()),
+        lambda: fs.set_properties(path(), modified_at_ms=1 + chance.randrange(10**9)),
+        restore,
+    ]
+    with contextlib.suppress(HeleniteError):
+        chance.choice(verbs)()
