@@ -1,0 +1,29 @@
+"""The soak test itself works, as README names it; the long runs are started by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.timeout(300)
+def test_a_short_run(rng: random.Random, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.chaos", "--minutes", "0.3", "--seed", str(rng.randrange(1_000_000))],
+        capture_output=True, text=True, timeout=280, check=False, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    (log,) = tmp_path.glob("chaos-*.json")
+    outcome = json.loads(log.read_text())
+    assert outcome["wrong"] == [], done.stdout
+    assert done.returncode == 0
+    assert sum(outcome["operations"].values()) > 100
+    assert outcome["faults"]
