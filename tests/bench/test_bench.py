@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.bench.__main__ import Choice, run
 from tests.bench.curves import Point
 from tests.bench.http_client import Reply
-from tests.bench.profiles import parse_stacks
+from tests.bench.profiles import ANSWERING, answering, parse_stacks
 from tests.bench.report import print_report
 from tests.bench.results import Results, Sample
 from tests.bench.rows import ROWS
@@ -98,3 +98,9 @@ def test_listings_of_all_dialects_are_read() -> None:
 def test_stacks_are_added_up_whatever_the_line() -> None:
     text = "main (a.py:1);send (b.py:10) 3\nmain (a.py:2);send (b.py:11) 4\nmain (a.py:1) 1\n"
     assert parse_stacks(text) == Counter({("main (a.py)", "send (b.py)"): 7, ("main (a.py)",): 1})
+
+
+def test_of_the_samples_those_count_in_which_a_request_was_answered() -> None:
+    start, (waiting,) = ANSWERING["chunkserver"]
+    stacks = Counter({("run", start, "write"): 3, ("run", start, f"{waiting} (session.py)"): 5, ("run", "wait"): 7})
+    assert answering("chunkserver", stacks) == Counter({(start, "write"): 3})
