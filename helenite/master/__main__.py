@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from helenite.config import MasterSettings
 from helenite.core.clock import Clock, RunningClock
+from helenite.core.descriptors import raise_descriptor_limit
 from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
 from helenite.core.model import Usage
 from helenite.core.pb.master_pb2_grpc import (
@@ -137,6 +138,7 @@ def make_server(settings: MasterSettings, parts: Parts) -> tuple[grpc.Server, he
 
 def serve(settings: MasterSettings, stopping: threading.Event) -> None:
     """Run all services and loops until `stopping` is set."""
+    raise_descriptor_limit()
     master_id = secrets.token_hex(8)
     uptime = RunningClock()
     parts = assemble(settings, connect(settings, stopping), master_id, uptime, stopping.set)

@@ -1021,7 +1021,7 @@ class HeartbeatRequest(_message.Message):
 
     @_builtins.property
     def corrupt(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """replicas found bad and quarantined"""
+        """replicas found bad or missing"""
 
     @_builtins.property
     def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
