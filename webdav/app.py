@@ -53,6 +53,10 @@ class Application(WsgiDAVApp):  # type: ignore[misc]
         users = Users(file_system.rpc, self.provider.clock)
         self._first = Authentication(self.application, users, may_be_open=may_be_open)
 
+    def close(self) -> None:
+        """End the threads that it has started."""
+        self.provider.bundling.shutdown(wait=True, cancel_futures=True)
+
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[BodyPiece]:
         environ["wsgidav.provider"] = self.provider
         environ["wsgidav.app"] = self

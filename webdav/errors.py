@@ -68,7 +68,7 @@ CONDITIONS: dict[tuple[str, type[HeleniteError]], str] = {
     ("*", errors.InsufficientStorageError): "sufficient-disk-space",
 }
 """Precondition elements (RFC 4918 section 16, RFC 4331 section 6, RFC 6578 section 3.2, RFC 3253 section 3.6)."""
-ALLOWED = "OPTIONS, GET, HEAD, PROPFIND, PROPPATCH, PUT, DELETE, COPY, MOVE, LOCK, UNLOCK, REPORT"
+ALLOWED = "OPTIONS, GET, HEAD, PROPFIND, PROPPATCH, PUT, DELETE, COPY, MOVE, LOCK, UNLOCK, REPORT, POST"
 """What 405 offers instead; OPTIONS tells it for each kind of resource."""
 WITH_HREF = frozenset({"no-conflicting-lock", "lock-token-submitted"})
 
@@ -96,10 +96,11 @@ def answer(error: HeleniteError | DAVError, method: str, href: str) -> Response:
         return _page(error.value, error.context_info or "", condition, href, list(error.add_headers or []))
     status = status_of(error, method)
     headers: Headers = [("Retry-After", str(RETRY_AFTER_S[status]))] if status in RETRY_AFTER_S else []
-    return _page(status, str(error), _condition_of(error, method), href, headers)
+    return _page(status, str(error), condition_of(error, method), href, headers)
 
 
-def _condition_of(error: HeleniteError, method: str) -> str | None:
+def condition_of(error: HeleniteError, method: str) -> str | None:
+    """The precondition element of an error, if it has one."""
     for cls in type(error).__mro__:
         for key in ((method, cls), ("*", cls)):
             if key in CONDITIONS:

@@ -23,6 +23,8 @@ from webdav.response import http_date
 from webdav.urls import format_href
 
 WIN32 = "{urn:schemas-microsoft-com:}"
+MODIFIED_MS = "{urn:x-helenite:}modified-ms"
+"""The time of modification as milliseconds since 1970, for clients that keep it exactly (the sync agent)."""
 SUPPORTED_LOCKS = "".join(
     f"<D:lockentry><D:lockscope><D:{scope}/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockentry>"
     for scope in ("exclusive", "shared")
@@ -76,6 +78,10 @@ def _getlastmodified(view: EntryView, _: Facts) -> str:
 
 def _lastmodified(view: EntryView, _: Facts) -> str:
     return f"<D:lastmodified>{view.entry.modified_at_ms // 1000}</D:lastmodified>"
+
+
+def _modified_ms(view: EntryView, _: Facts) -> str:
+    return f'<modified-ms xmlns="urn:x-helenite:">{view.entry.modified_at_ms}</modified-ms>'
 
 
 def _creationdate(view: EntryView, _: Facts) -> str:
@@ -155,6 +161,7 @@ LIVE: dict[str, Renderer] = ALLPROP | {
     "{DAV:}resource-id": _resource_id,
     "{DAV:}sync-token": _sync_token,
     "{DAV:}supported-report-set": _supported_report_set,
+    MODIFIED_MS: _modified_ms,
     WIN32 + "Win32LastModifiedTime": _win32_modified,
     WIN32 + "Win32CreationTime": _win32_created,
 }
@@ -196,24 +203,31 @@ class Changes:
     created_at_ms: int = 0
 
 
-def _seconds(value: str) -> int:
+def _from_seconds(value: str) -> int:
     if value.isascii() and value.isdigit() and len(value) <= 12:
-        return int(value)
+        return 1000 * int(value)
     raise InvalidRequestError("this property is a time in seconds since 1970")
 
 
-def _http_seconds(value: str) -> int:
+def _from_ms(value: str) -> int:
+    if value.isascii() and value.isdigit() and len(value) <= 15:
+        return int(value)
+    raise InvalidRequestError("this property is a time in milliseconds since 1970")
+
+
+def _from_http_date(value: str) -> int:
     seconds = parse_http_date(value)
     if seconds is None or seconds < 0:
         raise InvalidRequestError("this property is a date as HTTP writes it")
-    return seconds
+    return 1000 * seconds
 
 
 SETTABLE_TIMES: dict[str, tuple[str, Callable[[str], int]]] = {
-    "{DAV:}getlastmodified": ("modified_at_ms", _http_seconds),
-    "{DAV:}lastmodified": ("modified_at_ms", _seconds),
-    WIN32 + "Win32LastModifiedTime": ("modified_at_ms", _http_seconds),
-    WIN32 + "Win32CreationTime": ("created_at_ms", _http_seconds),
+    "{DAV:}getlastmodified": ("modified_at_ms", _from_http_date),
+    "{DAV:}lastmodified": ("modified_at_ms", _from_seconds),
+    MODIFIED_MS: ("modified_at_ms", _from_ms),
+    WIN32 + "Win32LastModifiedTime": ("modified_at_ms", _from_http_date),
+    WIN32 + "Win32CreationTime": ("created_at_ms", _from_http_date),
 }
 """Live properties that clients may set: they are the entry's times, and setting them does not change its ETag."""
 
@@ -222,7 +236,7 @@ def apply_update(changes: Changes, update: PropertyUpdate) -> None:
     """Add one step; ProtectedPropertyError or InvalidRequestError when it cannot be."""
     if update.name in SETTABLE_TIMES and update.element is not None:
         field, parse = SETTABLE_TIMES[update.name]
-        setattr(changes, field, max(1, 1000 * parse(update.value)))
+        setattr(changes, field, max(1, parse(update.value)))
     elif update.name in LIVE:
         raise ProtectedPropertyError("only the server sets this property")
     elif update.element is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mimetypes
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +30,8 @@ from webdav.waiting import WaitingRoom
 
 USAGE_S = 10.0
 """How long totals are reused: Finder asks for the quota every minute, several clients together every second."""
+BUNDLING_THREADS = 16
+"""Small files of bundles that one worker stores or reads at the same time."""
 DEFAULT_TYPE = "application/octet-stream"
 COMPRESSED_TYPES = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 """A file `a.tar.gz` is a gzip file: it is stored as it is, so no Content-Encoding may claim otherwise."""
@@ -127,6 +130,7 @@ class Provider(DAVProvider):  # type: ignore[misc]
     def __init__(self, file_system: CachingFileSystem, clock: Clock, waiters_max: int) -> None:
         super().__init__()
         self.waiting = WaitingRoom(file_system.coherence, waiters_max)
+        self.bundling = ThreadPoolExecutor(BUNDLING_THREADS, thread_name_prefix="bundles")
         self.probes = Probes(file_system.coherence)
         self.renderings = Renderings(file_system.coherence)
         self.file_system = file_system

@@ -20,7 +20,7 @@ from webdav.request import Request
 from webdav.response import BodyPiece, Headers, Response, empty, generated, http_date
 
 FILE_METHODS = "OPTIONS, GET, HEAD, PUT, DELETE, COPY, MOVE, PROPFIND, PROPPATCH, LOCK, UNLOCK"
-DIRECTORY_METHODS = "OPTIONS, GET, HEAD, DELETE, COPY, MOVE, PROPFIND, PROPPATCH, LOCK, UNLOCK, REPORT"
+DIRECTORY_METHODS = "OPTIONS, GET, HEAD, DELETE, COPY, MOVE, PROPFIND, PROPPATCH, LOCK, UNLOCK, REPORT, POST"
 FREE_NAME_METHODS = "OPTIONS, PUT, MKCOL, LOCK"
 
 
@@ -28,7 +28,7 @@ def options(request: Request) -> Response:
     """What can be done here (RFC 9110 section 9.3.7, RFC 4918 section 10.1)."""
     headers: Headers = [("MS-Author-Via", "DAV"), ("Accept-Ranges", "bytes")]
     if request.environ["REQUEST_URI"] == "*":
-        return empty(200, [("Allow", f"{FILE_METHODS}, MKCOL, REPORT"), *headers])
+        return empty(200, [("Allow", f"{FILE_METHODS}, MKCOL, REPORT, POST"), *headers])
     resource = request.find()
     if resource is None:
         return empty(200, [("Allow", FREE_NAME_METHODS), *headers])

@@ -16,7 +16,7 @@ from wsgidav.request_server import RequestServer
 
 from helenite.core.errors import EntryNotFoundError, HeleniteError
 from helenite.core.paths import format_path
-from webdav import locking, moving, propfind, proppatch, reading, syncing, writing
+from webdav import bundles, locking, moving, propfind, proppatch, reading, syncing, writing
 from webdav.errors import ALLOWED, answer
 from webdav.provider import Provider
 from webdav.request import Request
@@ -63,6 +63,7 @@ METHODS: dict[str, Callable[[Request], Response]] = {
     "LOCK": locking.lock,
     "UNLOCK": locking.unlock,
     "REPORT": syncing.report,
+    "POST": bundles.post,
 }
 
 

@@ -62,12 +62,14 @@ def whole(status: int, content: bytes, content_type: str, headers: Headers | Non
     return Response(status, described + (headers or []), (content,))
 
 
-def generated(status: int, pieces: Iterator[bytes], content_type: str, headers: Headers | None = None) -> Response:
+def generated(
+    status: int, pieces: Iterator[bytes | memoryview], content_type: str, headers: Headers | None = None
+) -> Response:
     """A response that is made while it is sent; what stays small gets a Content-Length.
 
     Errors of the first WHOLE_BYTES_MAX still change the status; later ones break the response off.
     """
-    collected: list[bytes] = []
+    collected: list[bytes | memoryview] = []
     size = 0
     for piece in pieces:
         collected.append(piece)

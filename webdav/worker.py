@@ -95,6 +95,7 @@ def serve(settings: GatewaySettings, place: Place, file_system: CachingFileSyste
         server.stop()
         for worker in workers:
             worker.stop()
+        app.close()
 
 
 def _demand_users(file_system: FileSystem, place: Place, stopping: threading.Event) -> None:

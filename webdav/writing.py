@@ -45,7 +45,7 @@ def put(request: Request) -> Response:
             digests.update(piece)
         digests.verify()
         entry, is_new = writer.commit()
-    headers = _describe(entry)
+    headers = _describe(request, entry)
     if modified_at_ms:
         headers.append(("X-OC-Mtime", "accepted"))
     return empty(201 if is_new else 204, headers)
@@ -74,9 +74,10 @@ def _condition_of_put(request: Request, announced: int | None) -> Condition:
     return evaluated.condition
 
 
-def _describe(entry: Entry) -> Headers:
+def _describe(request: Request, entry: Entry) -> Headers:
     """What spares clients a PROPFIND after a PUT."""
     return [
+        ("Resource-Id", request.provider.resource_id(entry)),
         ("ETag", f'"{entry.etag}"'),
         ("Last-Modified", http_date(entry.modified_at_ms // 1000)),
         ("OC-ETag", f'"{entry.etag}"'),
@@ -93,8 +94,9 @@ def make_collection(request: Request) -> Response:
         raise EntryExistsError("the root is there already")
     modified_at_ms = request.modified_at_ms
     condition = evaluate_if_any(request)
-    request.file_system.make_directory(request.path, condition=condition, modified_at_ms=modified_at_ms)
-    return empty(201, [("X-OC-Mtime", "accepted")] if modified_at_ms else [])
+    entry = request.file_system.make_directory(request.path, condition=condition, modified_at_ms=modified_at_ms)
+    headers: Headers = [("Resource-Id", request.provider.resource_id(entry))]
+    return empty(201, [*headers, ("X-OC-Mtime", "accepted")] if modified_at_ms else headers)
 
 
 def delete(request: Request) -> Response:

@@ -1,0 +1,306 @@
+"""A bundle coming in: a tar stream whose files are stored beneath a collection, each as by a PUT of its own.
+
+Used by `bundles`. Each file is as atomic, conditional and durable as by a PUT; what a bundle spares is the round trips
+of its sender, and commits that come together travel together (`client.batching`). Small files are held in memory and
+stored by threads of the provider; large ones stream through. One bundle serves one thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import islice
+from urllib.parse import quote
+
+from helenite.core.errors import (
+    EntryExistsError,
+    HeleniteError,
+    InvalidRequestError,
+    PreconditionFailedError,
+    UnavailableError,
+)
+from helenite.core.model import Condition, Entry, EntryId, Expect, Sequence
+from helenite.core.paths import DEPTH_MAX, Path, is_within, validate_name
+from webdav.body import BodyTooLargeError
+from webdav.bundling import (
+    BYTES_MAX,
+    EXECUTABLE,
+    EXECUTABLE_ELEMENT,
+    HELD_BYTES_MAX,
+    HELD_MAX,
+    MEMBERS_MAX,
+    SMALL_BYTES,
+    check_target,
+)
+from webdav.digests import Digests
+from webdav.errors import condition_of, refusal, status_of
+from webdav.markup import DECLARATION, text
+from webdav.preconditions import parse_etags, submitted_tokens
+from webdav.request import Request
+from webdav.response import XML_TYPE, Response, generated, http_date, status_line
+from webdav.rights import Verb
+from webdav.tars import BrokenTarError, Member, TarReader
+from webdav.urls import format_href
+
+END_PIECES_MAX = 16
+"""Pieces read after the end mark: tar pads its end to some 10 KiB."""
+HEADERS_BYTES = 4096
+"""Roughly what the headers of a member take."""
+
+
+def put_bundle(request: Request) -> Response:
+    """Store every file of a tar stream beneath the collection; the answer tells what became of each."""
+    request.demand_right(Verb.WRITE)
+    if (request.header("Content-Encoding") or "identity").strip().lower() != "identity":
+        raise refusal(415, "send the tar stream without Content-Encoding")
+    check_target(request)
+    if (request.body.announced or 0) > BYTES_MAX + HEADERS_BYTES * MEMBERS_MAX:
+        raise BodyTooLargeError(f"a bundle has at most {BYTES_MAX} bytes of content")
+    intake = _Intake(request)
+    trouble: InvalidRequestError | None = None
+    try:
+        intake.take_all()
+    except (BrokenTarError, BodyTooLargeError) as error:
+        trouble = error
+    finally:
+        intake.finish()
+    return generated(207, _write_outcomes(request, intake.outcomes, trouble), XML_TYPE)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What became of one member: an entry, or why not."""
+
+    href: str
+    entry: Entry | None = None
+    is_new: bool = False
+    error: HeleniteError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A member that is to be stored."""
+
+    path: Path
+    member: Member
+    condition: Condition
+    digests: Digests
+
+
+@dataclass(slots=True)
+class _Intake:
+    """Takes one bundle in: members in order, small ones stored by other threads meanwhile."""
+
+    request: Request
+    outcomes: list[_Outcome] = field(default_factory=list)
+    _pending: deque[tuple[_Outcome, Path, int, Future[tuple[Entry, bool]]]] = field(default_factory=deque)
+    _held_bytes: int = 0
+    _known: set[Path] = field(default_factory=set)
+    _down: UnavailableError | None = None
+
+    def take_all(self) -> None:
+        """BrokenTarError or BodyTooLargeError at the member where it must end."""
+        reader = TarReader(self.request.body.read)
+        left = BYTES_MAX
+        for member in reader:
+            if member.is_directory and member.name in {".", "./"}:
+                continue
+            left -= member.size_bytes
+            if left < 0 or len(self.outcomes) == MEMBERS_MAX:
+                raise BodyTooLargeError(f"a bundle has at most {MEMBERS_MAX} members and {BYTES_MAX} bytes of content")
+            outcome = _Outcome(self._href(member))
+            self.outcomes.append(outcome)
+            try:
+                self._take(reader, member, outcome)
+            except HeleniteError as error:
+                self._fail(outcome, error)
+                if isinstance(error, BrokenTarError) or self.request.body.is_broken:
+                    raise
+        for _ in islice(self.request.body.pieces(), END_PIECES_MAX):
+            pass
+
+    def finish(self) -> None:
+        """Wait for what is being stored."""
+        while self._pending:
+            self._collect()
+
+    def _href(self, member: Member) -> str:
+        home = format_href(self.request.path, is_directory=True)
+        name = member.name.removeprefix("./")
+        return home + quote(name.encode("utf-8", "surrogateescape"), safe="/" if _is_plain(name) else "")
+
+    def _take(self, reader: TarReader, member: Member, outcome: _Outcome) -> None:
+        if self._down is not None:
+            raise self._down
+        if member.strange:
+            raise InvalidRequestError(f"{member.strange} is not kept here")
+        path = self._place(member)
+        self.request.demand_right(Verb.WRITE, path)
+        self._wait_for(path)
+        self._make_directories(path[:-1])
+        if member.is_directory:
+            outcome.entry, outcome.is_new = self._make_directory(path)
+            return
+        order = _Order(path, member, self._condition(member), Digests(None, member.wish("digest"), None))
+        if member.size_bytes <= SMALL_BYTES:
+            self._hold(order, b"".join(reader.content()), outcome)
+        else:
+            outcome.entry, outcome.is_new = self._store(order, reader.content())
+
+    def _fail(self, outcome: _Outcome, error: HeleniteError) -> None:
+        """When the cluster does not answer, what follows is refused at once: it would wait as long, one by one."""
+        outcome.error = error
+        if isinstance(error, UnavailableError):
+            self._down = error
+
+    def _place(self, member: Member) -> Path:
+        if member.name.startswith("/"):
+            raise InvalidRequestError("a member's name is relative to the collection")
+        name = member.name.removeprefix("./").removesuffix("/")
+        path = (*self.request.path, *map(validate_name, name.split("/")))
+        if len(path) > DEPTH_MAX:
+            raise InvalidRequestError(f"a path has at most {DEPTH_MAX} levels, this one {len(path)}")
+        return path
+
+    def _condition(self, member: Member) -> Condition:
+        """An ETag names id and revision, so nothing needs to be looked up."""
+        match, none_match = member.wish("if-match"), member.wish("if-none-match")
+        expect, entry_id, revision = Expect.ANY, 0, 0
+        if none_match is not None and none_match.strip() != "*":
+            raise InvalidRequestError("if-none-match of a member is *")
+        if none_match is not None:
+            expect = Expect.ABSENT
+        elif match is not None and match.strip() == "*":
+            expect = Expect.PRESENT
+        elif match is not None:
+            expect, (entry_id, revision) = Expect.EXACT, _parse_etag(match)
+        tokens = submitted_tokens(self.request.if_lists)
+        return Condition(expect, EntryId(entry_id), Sequence(revision), tokens, self.request.principal)
+
+    # Directories
+
+    def _make_directories(self, path: Path) -> None:
+        """The directories down to `path`, where they are missing."""
+        for length in range(len(self.request.path) + 1, len(path) + 1):
+            directory = path[:length]
+            if directory not in self._known and not self.request.file_system.exists(directory):
+                self._make_directory(directory)
+            self._known.add(directory)
+
+    def _make_directory(self, path: Path) -> tuple[Entry, bool]:
+        """The directory, and whether it is new; EntryExistsError when a file is in its place."""
+        condition = Condition(tokens=submitted_tokens(self.request.if_lists), principal=self.request.principal)
+        try:
+            entry, is_new = self.request.file_system.make_directory(path, condition=condition), True
+        except EntryExistsError:
+            entry, is_new = self.request.file_system.stat(path), False
+            if not entry.is_directory:
+                raise
+        self._known.add(path)
+        return entry, is_new
+
+    # Files
+
+    def _hold(self, order: _Order, content: bytes, outcome: _Outcome) -> None:
+        while self._pending and (len(self._pending) >= HELD_MAX or self._held_bytes + len(content) > HELD_BYTES_MAX):
+            self._collect()
+        self._held_bytes += len(content)
+        future = self.request.provider.bundling.submit(self._store, order, (content,))
+        self._pending.append((outcome, order.path, len(content), future))
+
+    def _wait_for(self, path: Path) -> None:
+        """Members that name the same place, or one above or beneath, are stored one after the other."""
+        while any(is_within(path, other) or is_within(other, path) for _, other, _, _ in self._pending):
+            self._collect()
+
+    def _collect(self) -> None:
+        outcome, _, size, future = self._pending.popleft()
+        self._held_bytes -= size
+        try:
+            outcome.entry, outcome.is_new = future.result()
+        except HeleniteError as error:
+            self._fail(outcome, error)
+
+    def _store(self, order: _Order, pieces: Iterable[bytes]) -> tuple[Entry, bool]:
+        """A whole PUT; nothing is visible before all of it is there and its digest agrees."""
+        member, fs = order.member, self.request.file_system
+        writing = fs.create(
+            order.path, condition=order.condition, size_bytes=member.size_bytes, modified_at_ms=member.modified_at_ms
+        )
+        with writing as writer:
+            for piece in pieces:
+                writer.write(piece)
+                order.digests.update(piece)
+            order.digests.verify()
+            entry, is_new = writer.commit()
+        self._keep_executable(order, is_new=is_new)
+        return entry, is_new
+
+    def _keep_executable(self, order: _Order, *, is_new: bool) -> None:
+        """The bit is a property beside the content, which follows the file; it is set right after the commit."""
+        fs, is_wanted = self.request.file_system, order.member.is_executable
+        has_it = not is_new and EXECUTABLE in fs.lookup(order.path, with_properties=True).properties
+        if has_it == is_wanted:
+            return
+        condition = Condition(tokens=order.condition.tokens, principal=order.condition.principal)
+        if is_wanted:
+            fs.set_properties(order.path, set_values={EXECUTABLE: EXECUTABLE_ELEMENT}, condition=condition)
+        else:
+            fs.set_properties(order.path, remove=(EXECUTABLE,), condition=condition)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name can be written as the link that it is."""
+    return not any(part in {"", ".", ".."} for part in name.removesuffix("/").split("/"))
+
+
+def _parse_etag(header: str) -> tuple[int, int]:
+    """Id and revision of one of our ETags; PreconditionFailedError when it is none of ours, so that nothing has it."""
+    tags = parse_etags(header)
+    if len(tags) != 1:
+        raise InvalidRequestError("if-match of a member is one entity tag or *")
+    is_weak, tag = tags[0]
+    entry_id, _, revision = tag.partition("-")
+    try:
+        identity = int(entry_id, 16), int(revision, 16)
+    except ValueError:
+        identity = 0, 0
+    if is_weak or f"{identity[0]:x}-{identity[1]:x}" != tag or max(identity) >= 1 << 64:
+        raise PreconditionFailedError("the entity tag is not that of the file")
+    return identity
+
+
+def _write_outcomes(request: Request, outcomes: list[_Outcome], trouble: InvalidRequestError | None) -> Iterator[bytes]:
+    yield f'{DECLARATION}<D:multistatus xmlns:D="DAV:">'.encode()
+    for outcome in outcomes:
+        yield _write_outcome(request, outcome).encode()
+    if trouble is not None:
+        home = format_href(request.path, is_directory=True)
+        yield f"<D:response><D:href>{text(home)}</D:href>{_write_error(trouble)}</D:response>".encode()
+    yield b"</D:multistatus>"
+
+
+def _write_outcome(request: Request, outcome: _Outcome) -> str:
+    entry = outcome.entry
+    if entry is None:
+        inside = _write_error(outcome.error or InvalidRequestError("it was not stored"))
+    else:
+        status = status_line(201 if outcome.is_new else 200)
+        inside = (
+            f'<D:propstat><D:prop><D:getetag>"{entry.etag}"</D:getetag>'
+            f"<D:resource-id><D:href>{request.provider.resource_id(entry)}</D:href></D:resource-id>"
+            f"<D:getlastmodified>{http_date(entry.modified_at_ms // 1000)}</D:getlastmodified></D:prop>"
+            f"<D:status>HTTP/1.1 {status}</D:status></D:propstat>"
+        )
+    return f"<D:response><D:href>{text(outcome.href)}</D:href>{inside}</D:response>\n"
+
+
+def _write_error(error: HeleniteError) -> str:
+    condition = condition_of(error, "PUT")
+    named = f"<D:error><D:{condition}/></D:error>" if condition else ""
+    return (
+        f"<D:status>HTTP/1.1 {status_line(status_of(error, 'PUT'))}</D:status>{named}"
+        f"<D:responsedescription>{text(str(error))}</D:responsedescription>"
+    )
