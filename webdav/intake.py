@@ -42,7 +42,7 @@ from webdav.request import Request
 from webdav.response import XML_TYPE, Response, generated, http_date, status_line
 from webdav.rights import Verb
 from webdav.tars import BrokenTarError, Member, TarReader
-from webdav.urls import format_href
+from webdav.urls import HREF_SAFE, format_href
 
 END_PIECES_MAX = 16
 """Pieces read after the end mark: tar pads its end to some 10 KiB."""
@@ -127,9 +127,12 @@ class _Intake:
             self._collect()
 
     def _href(self, member: Member) -> str:
+        """The link of a member; a name that can be none is written as one segment."""
         home = format_href(self.request.path, is_directory=True)
-        name = member.name.removeprefix("./")
-        return home + quote(name.encode("utf-8", "surrogateescape"), safe="/" if _is_plain(name) else "")
+        name = member.name.removeprefix("./").removesuffix("/")
+        is_plain = not any(part in {"", ".", ".."} for part in name.split("/"))
+        link = quote(name.encode("utf-8", "surrogateescape"), safe=HREF_SAFE + "/" if is_plain else "")
+        return f"{home}{link}{'/' if member.is_directory else ''}"
 
     def _take(self, reader: TarReader, member: Member, outcome: _Outcome) -> None:
         if self._down is not None:
@@ -249,11 +252,6 @@ class _Intake:
             fs.set_properties(order.path, set_values={EXECUTABLE: EXECUTABLE_ELEMENT}, condition=condition)
         else:
             fs.set_properties(order.path, remove=(EXECUTABLE,), condition=condition)
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name can be written as the link that it is."""
-    return not any(part in {"", ".", ".."} for part in name.removesuffix("/").split("/"))
 
 
 def _parse_etag(header: str) -> tuple[int, int]:
