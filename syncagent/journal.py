@@ -46,6 +46,7 @@ _COLUMNS = (
     " l_parent, l_name, l_digest, l_inode, l_size, l_mtime, l_ctime, l_executable,"
     " r_parent, r_name, r_digest, r_resource, r_etag, r_size, r_mtime, r_executable, r_walked"
 )
+_NAMES = [name.strip() for name in _COLUMNS.split(",")]
 _CREATE = f"""
 CREATE TABLE node ({_COLUMNS.replace("id,", "id INTEGER PRIMARY KEY,", 1)});
 CREATE UNIQUE INDEX local_place ON node (l_parent, l_name) WHERE l_parent IS NOT NULL;
@@ -59,7 +60,9 @@ CREATE INDEX unsettled ON node (id) WHERE settled = 0;
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA user_version = {SCHEMA};
 """
-_PUT = f"INSERT INTO node ({_COLUMNS}) VALUES ({', '.join('?' * len(_COLUMNS.split(',')))})"
+_PUT = f"INSERT INTO node ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"
+_GROUPS = {Tree.ANCESTOR: slice(3, 16), Tree.LOCAL: slice(16, 24), Tree.REMOTE: slice(24, 33)}
+"""Which columns hold a node's state in which tree: only those that changed are written, with their indexes."""
 _PREFIX = {Tree.LOCAL: "l", Tree.REMOTE: "r"}
 
 
@@ -177,17 +180,25 @@ class Journal:
 
     def put(self, node: Node) -> None:
         """Write down a node; one without states is forgotten."""
+        try:
+            old = self.node(node.id)
+        except KeyError:
+            old = None
         with self.transaction():
             if node.ancestor is None and node.local is None and node.remote is None:
                 self._connection.execute("DELETE FROM node WHERE id = ?", (node.id,))
                 self._cache.pop(node.id, None)
                 return
-            # INSERT OR REPLACE would also replace another node at the same place, which must be an error.
-            self._connection.execute("DELETE FROM node WHERE id = ?", (node.id,))
-            self._connection.execute(_PUT, _to_row(node))
-            self._cache[node.id] = node
-            if len(self._cache) > CACHE_MAX:
-                self._cache.clear()
+            row = _to_row(node)
+            if old is None:
+                self._connection.execute(_PUT, row)
+            else:
+                changed = [tree for tree in Tree if node.state(tree) != old.state(tree)]
+                columns = [name for tree in changed for name in _NAMES[_GROUPS[tree]]]
+                update = f"UPDATE node SET settled = ?{''.join(f', {name} = ?' for name in columns)} WHERE id = ?"
+                values = [value for tree in changed for value in row[_GROUPS[tree]]]
+                self._connection.execute(update, (row[1], *values, node.id))
+            self._remember_node(node)
 
     def forget_tree(self, top: NodeId) -> None:
         """Forget a node and everything beneath it on either side, as if it had never been seen."""
@@ -203,9 +214,9 @@ class Journal:
 
     def forget_agreements(self) -> None:
         """Begin again as if nothing had been agreed: then nothing counts as deleted, and both sides are united."""
-        names = [column.strip() for column in _COLUMNS.split(",") if column.strip().startswith("a_")]
+        nothing = ", ".join(f"{name} = NULL" for name in _NAMES[_GROUPS[Tree.ANCESTOR]])
         with self.transaction():
-            self._connection.execute(f"UPDATE node SET settled = 0, {', '.join(f'{name} = NULL' for name in names)}")
+            self._connection.execute(f"UPDATE node SET settled = 0, {nothing}")
             self._connection.execute("DELETE FROM node WHERE l_parent IS NULL AND r_parent IS NULL")
             self._cache.clear()
 
@@ -226,12 +237,13 @@ class Journal:
         return None if row is None else self._remember(row)
 
     def _remember(self, row: tuple[Any, ...]) -> Node:
-        found = self._cache.get(row[0])
-        if found is None:
-            if len(self._cache) >= CACHE_MAX:
-                self._cache.clear()
-            found = self._cache[NodeId(row[0])] = _from_row(row)
-        return found
+        return self._cache.get(row[0]) or self._remember_node(_from_row(row))
+
+    def _remember_node(self, node: Node) -> Node:
+        if len(self._cache) >= CACHE_MAX:
+            self._cache.clear()
+        self._cache[node.id] = node
+        return node
 
     def _scalar(self, query: str) -> int:
         return int(self._connection.execute(query).fetchone()[0])
