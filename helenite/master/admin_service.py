@@ -192,7 +192,11 @@ def validate_user_name(name: str) -> None:
 
 
 def total_usage(namespace: Namespace, membership: Membership, replica_target: int) -> Usage:
-    """The space's totals, with capacity and free space divided by the replicas that each byte costs."""
+    """The space's totals, with capacity and free space divided by the replicas that each byte costs.
+
+    A server that has not called yet counts as empty: a master that has just started must not say that there is no room.
+    """
+    heard = membership.heard()
     servers = [server for server in membership.servers() if server.state is not ServerState.DEAD]
     copies = max(1, min(replica_target, len(servers)))
     usage = namespace.usage()
@@ -201,5 +205,5 @@ def total_usage(namespace: Namespace, membership: Membership, replica_target: in
         usage.directory_count,
         usage.file_bytes,
         sum(server.capacity_bytes for server in servers) // copies,
-        sum(server.free_bytes for server in servers) // copies,
+        sum(server.free_bytes if server.id in heard else server.capacity_bytes for server in servers) // copies,
     )

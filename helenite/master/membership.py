@@ -84,6 +84,11 @@ class Membership:
                 found.append(replace(server, state=state))
         return sorted(found, key=lambda server: server.id)
 
+    def heard(self) -> frozenset[ServerId]:
+        """The servers that have called since this master started: of the others it does not know how full they are."""
+        with self._lock:
+            return frozenset(self._seen)
+
     def alive(self) -> frozenset[ServerId]:
         """The servers that this master has just heard, draining ones among them."""
         now = self._clock.monotonic_s()
