@@ -64,9 +64,7 @@ def unpack(data: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(240)
-def test_a_thousand_small_files(
-    cluster: Cluster, http: httpx.Client, files: dict[str, bytes], record_property: Callable[[str, object], None]
-) -> None:
+def test_a_thousand_small_files(cluster: Cluster, http: httpx.Client, files: dict[str, bytes]) -> None:
     for home in ("/singly/", "/bundled/"):
         http.request("MKCOL", home).raise_for_status()
     for number in range(20):
@@ -93,8 +91,7 @@ def test_a_thousand_small_files(
     assert (found, list(missing)) == (files, ["none"])
     page = parse_page(http.request("REPORT", "/bundled/", content=report_body()).content, "/bundled/")
     assert len(page.changed) == FILES + 20
-    for name, seconds in (("singly", singly), ("stored", stored), ("fetched", fetched)):
-        record_property(f"{FILES} files, {name}", seconds)
+    print(f"{FILES} files: singly {singly:.2f} s, stored {stored:.2f} s, fetched {fetched:.2f} s")  # noqa: T201
     assert stored < singly
 
 
