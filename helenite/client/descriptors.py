@@ -15,16 +15,17 @@ from dataclasses import dataclass, field
 
 from helenite.client.connections import Connections
 from helenite.core.checksum import CHECKSUM_BYTES, verify_blocks
+from helenite.core.descriptors import descriptor_limit
 from helenite.core.errors import ChunkCorruptError, ReplicaUnreadableError
 from helenite.core.frames import OpenRequest
 from helenite.core.model import BLOCK_BYTES, ChunkHandle, Location, ServerId
 
-KEPT_MAX = 256
-"""Descriptors kept open in one process; a quarter of the usual limit of 1,024."""
+KEPT_MAX = 4096
+"""Descriptors kept open in one process, if that is at most a quarter of what the system allows."""
 NO_WAIT: int = getattr(os, "RWF_NOWAIT", 0)
 """Read only what the kernel remembers (Linux); elsewhere a read may wait for its disk."""
 KEPT_S = 30.0
-"""A deleted chunk's space returns only when its descriptor is closed, so it is not kept longer than this."""
+"""A deleted chunk's space returns only when its descriptor is closed, so it is not used longer than this."""
 
 
 @dataclass(slots=True)
@@ -99,7 +100,6 @@ class Descriptors:
             if time.monotonic() - replica.opened_at > KEPT_S:
                 self._drop(self._open.pop(handle))
                 return None
-            self._open.move_to_end(handle)
             replica.users += 1
             return replica
 
@@ -115,9 +115,17 @@ class Descriptors:
             if location.handle in self._open:
                 self._drop(self._open.pop(location.handle))
             self._open[location.handle] = replica
-            while len(self._open) > KEPT_MAX:
-                self._drop(self._open.popitem(last=False)[1])
+            self._make_room()
         return replica
+
+    def _make_room(self) -> None:
+        """Close what was opened long ago, or first; the lock is held."""
+        now, kept_max = time.monotonic(), min(KEPT_MAX, descriptor_limit() // 4)
+        while self._open:
+            oldest = next(iter(self._open.values()))
+            if len(self._open) <= kept_max and now - oldest.opened_at <= KEPT_S:
+                return
+            self._drop(self._open.popitem(last=False)[1])
 
     def _release(self, replica: _Replica) -> None:
         with self._lock:

@@ -13,6 +13,7 @@ import logging
 import os
 import resource
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,12 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (ValueError, OSError) as error:  # macOS calls the limit infinite and refuses to set it so
         log.debug("the limit of descriptors stays: %s", error)
+
+
+def descriptor_limit() -> int:
+    """How many descriptors this process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 class Doorman:
