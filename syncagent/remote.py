@@ -1,0 +1,409 @@
+"""The server's side of a pair over WebDAV: `ports.Remote`.
+
+What it needs of a server: strong ETags, conditional PUT and DELETE, and an id that an entry keeps (DAV:resource-id, or
+ownCloud's). What it uses where offered: sync-collection (RFC 6578), held back until something changes (`wait`); ETags
+of directories that follow everything beneath; times to the millisecond. Every anomaly is an error (`multistatus`,
+`session`), never an empty listing. Any thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import itertools
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
+from typing import BinaryIO
+
+import httpx
+
+from helenite.core.errors import (
+    DigestMismatchError,
+    EntryNotFoundError,
+    HeleniteError,
+    InsufficientStorageError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    ProtocolError,
+    UnavailableError,
+)
+from helenite.core.paths import ROOT, Path, format_path
+from syncagent.model import Kind, RemoteStamp
+from syncagent.multistatus import (
+    DAV,
+    ENTRY_PROPERTIES,
+    EXECUTABLE,
+    FILE_ID,
+    FINGERPRINT,
+    IDENTITY_PROPERTIES,
+    LINK,
+    MODIFIED_MS,
+    Answer,
+    Multistatus,
+    entry_of,
+    parse_multistatus,
+    propfind_body,
+    proppatch_body,
+    report_body,
+    resource_of,
+)
+from syncagent.names import aside_name
+from syncagent.ports import Attributes, Changes, RemoteEntry, ServerIdentity, Upload
+from syncagent.session import SILENCE_S, Session
+
+PIECE_BYTES = 256 << 10
+RESULTS_MAX = 5_000
+"""Of one report of changes: bounds the memory for it."""
+WAIT_RESULTS = 100
+"""Of a report that only tells that there is something."""
+PAGES_MAX = 10_000
+DELETE_ATTEMPTS = 3
+"""A directory in which others work gets another ETag all the time."""
+XML = {"Content-Type": "application/xml; charset=utf-8"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Abilities:
+    """What this server offers."""
+
+    has_tags: bool
+    tells_changes: bool
+    keeps_times: bool
+
+
+class WebDavRemote:
+    """One collection on a server."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._known: _Abilities | None = None
+
+    # Looking
+
+    def identity(self) -> ServerIdentity:
+        answer = self._look(ROOT, IDENTITY_PROPERTIES)
+        if not answer.is_directory:
+            raise ProtocolError("the address leads to a file, not to a folder")
+        reports = answer.properties.get(f"{DAV}supported-report-set")
+        tells_changes = reports is not None and reports.find(f".//{DAV}sync-collection") is not None
+        keeps_times = MODIFIED_MS in answer.properties
+        self._known = _Abilities(keeps_times or FILE_ID in answer.properties, tells_changes, keeps_times)
+        return ServerIdentity("", resource_of(answer), answer.text(FINGERPRINT) or "")
+
+    def token(self) -> str:
+        if not self._abilities.tells_changes:
+            return ""
+        return self._look(ROOT, (f"{DAV}sync-token",)).text(f"{DAV}sync-token") or ""
+
+    def changes(self, since: str) -> Changes:
+        return self._report(ROOT, since)
+
+    def wait(self, since: str, wait_s: int) -> bool | None:
+        """Wait until something may have changed since a token, at most so long; None from a server that cannot wait."""
+        headers = XML | {"Depth": "0", "Prefer": f"wait={wait_s}"}
+        url, body = self._session.url(ROOT, is_directory=True), report_body(since, WAIT_RESULTS)
+        try:
+            response, answer = self._session.ask("REPORT", url, headers, body, wait_s + SILENCE_S)
+        except InsufficientStorageError:
+            return True  # more has changed than this report may tell
+        found = self._parse(response, answer)
+        if found.answers:
+            return True
+        return False if f"wait={wait_s}" in response.headers.get("Preference-Applied", "") else None
+
+    def list(self, directory: Path) -> Sequence[RemoteEntry]:
+        answers = self._propfind(directory, ENTRY_PROPERTIES, depth="1")
+        own = [answer for answer in answers if answer.path == directory]
+        if len(own) != 1 or not own[0].is_directory:
+            raise ProtocolError(f"the server's listing of {format_path(directory)} is not of that directory")
+        entries = []
+        for answer in answers:
+            if answer.path == directory:
+                continue
+            if answer.path[:-1] != directory or answer.failed:
+                raise ProtocolError(f"the server's listing of {format_path(directory)} is not complete")
+            entries.append(entry_of(answer, has_tags=self._abilities.has_tags))
+        return entries
+
+    def walk_tag(self, directory: Path) -> str:
+        if not self._abilities.has_tags:
+            return ""
+        return self._look(directory, (f"{DAV}getetag",)).text(f"{DAV}getetag") or ""
+
+    # Content
+
+    def fetch(self, path: Path, expected: RemoteStamp, into: FilePath) -> bytes:
+        with _local(into), into.open("a+b") as file:
+            state, begun = _resume(file, expected.size)
+            if begun < expected.size or expected.size == 0:
+                self._receive(path, expected, file, state, begun)
+            if file.tell() != expected.size:
+                raise UnavailableError(f"{format_path(path)} broke off at byte {file.tell()} of {expected.size}")
+        return state.digest()
+
+    def _receive(self, path: Path, expected: RemoteStamp, file: BinaryIO, state: hashlib._Hash, begun: int) -> None:
+        headers = {"If-Match": expected.etag}
+        if begun:
+            headers |= {"Range": f"bytes={begun}-", "If-Range": expected.etag}
+        with self._session.send("GET", self._session.url(path), headers) as response:
+            etag, has_rest = response.headers.get("ETag", ""), response.status_code == 206
+            if etag != expected.etag:
+                raise PreconditionFailedError(f"{format_path(path)} has another revision by now")
+            if has_rest != (begun > 0) or (has_rest and not _begins_at(response, begun)):
+                raise ProtocolError(f"the server sent another part of {format_path(path)} than was asked for")
+            for piece in response.iter_bytes(PIECE_BYTES):
+                self._session.throttles.down.take(len(piece))
+                state.update(piece)
+                file.write(piece)
+                if file.tell() > expected.size:
+                    raise ProtocolError(f"the server sends more of {format_path(path)} than it has")
+            told = response.headers.get("Repr-Digest", "")
+        mine = base64.b64encode(state.digest()).decode()
+        if "sha-256=" in told and f"sha-256=:{mine}:" not in told:
+            file.truncate(0)
+            raise DigestMismatchError(f"{format_path(path)} did not arrive as the server has it")
+
+    def store(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
+        if upload.kind is Kind.LINK and replaces is None:
+            return self._store_link(path, upload)
+        stamp = self._put(path, upload, replaces)
+        wanted = upload.attributes.executable
+        if wanted in {None, stamp.executable}:
+            return stamp
+        return self.set_attributes(path, stamp, Attributes(None, wanted))
+
+    def _put(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
+        headers = {
+            "Content-Length": str(upload.size),
+            "Content-Type": "application/octet-stream",
+            "Repr-Digest": f"sha-256=:{base64.b64encode(upload.digest).decode()}:",
+        }
+        headers |= {"If-None-Match": "*"} if replaces is None else {"If-Match": replaces.etag}
+        mtime_ms = upload.attributes.mtime_ms
+        if mtime_ms is not None:
+            headers["X-OC-Mtime"] = _seconds(mtime_ms)
+        response, _ = self._session.ask("PUT", self._session.url(path), headers, self._content(upload))
+        etag, resource = response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")
+        executable = False if replaces is None else replaces.executable
+        is_told = etag and resource and self._abilities.keeps_times and mtime_ms is not None
+        if is_told:
+            return RemoteStamp(resource, etag, upload.size, max(1, mtime_ms or 0), executable)
+        stamp = self._stamp(path)
+        if etag and stamp.etag != etag:
+            raise PreconditionFailedError(f"{format_path(path)} has another revision by now")
+        return stamp
+
+    def _content(self, upload: Upload) -> Iterator[bytes]:
+        with _local(upload.file):
+            if upload.kind is Kind.LINK:
+                yield os.fsencode(upload.file.readlink())
+                return
+            left = upload.size
+            with upload.file.open("rb", buffering=0) as file:
+                while piece := file.read(PIECE_BYTES):
+                    left -= len(piece)
+                    if left < 0:
+                        break
+                    self._session.throttles.up.take(len(piece))
+                    yield piece
+            if left:
+                raise PreconditionFailedError(f"{upload.file.name} was changed while it was sent")
+
+    def _store_link(self, path: Path, upload: Upload) -> RemoteStamp:
+        """A link is seen as one from its first moment: it gets its name when it has its property."""
+        draft = (*path[:-1], aside_name(f"link{secrets.token_hex(8)}", 1))
+        stamp = self._put(draft, upload, None)
+        self._proppatch(draft, {LINK: "T"}, stamp.etag)
+        self.move(draft, path, stamp)
+        return stamp
+
+    # Changing
+
+    def make_directory(self, path: Path) -> RemoteStamp:
+        response, _ = self._session.ask("MKCOL", self._session.url(path, is_directory=True), {})
+        return RemoteStamp(response.headers.get("Resource-Id") or self._stamp(path).resource)
+
+    def move(self, source: Path, target: Path, expected: RemoteStamp) -> None:
+        is_directory = not expected.etag
+        headers = {"Destination": self._session.url(target, is_directory=is_directory), "Overwrite": "F"}
+        for attempt in itertools.count(1):
+            tag = self._confirm(source, expected) if is_directory else expected.etag
+            condition = {"If-Match": tag} if tag else {}
+            try:
+                self._session.ask("MOVE", self._session.url(source, is_directory=is_directory), headers | condition)
+            except PreconditionFailedError:
+                if not is_directory or attempt >= DELETE_ATTEMPTS or self._exists(target):
+                    raise
+            else:
+                return
+
+    def delete(self, path: Path, expected: RemoteStamp, beneath: Mapping[Path, RemoteStamp]) -> None:
+        if expected.etag:
+            self._session.ask("DELETE", self._session.url(path), {"If-Match": expected.etag})
+            return
+        tag = self._confirm(path, expected)
+        found = {entry.path: entry.stamp for entry in self._walk(path)}
+        if {place: (stamp.resource, stamp.etag) for place, stamp in found.items()} != {
+            place: (stamp.resource, stamp.etag) for place, stamp in beneath.items()
+        }:
+            raise PreconditionFailedError(f"{format_path(path)} has other things in it than were seen")
+        if tag:
+            self._session.ask("DELETE", self._session.url(path, is_directory=True), {"If-Match": tag})
+        else:
+            self._delete_one_by_one(path, found)
+
+    def _delete_one_by_one(self, top: Path, found: Mapping[Path, RemoteStamp]) -> None:
+        """From a server whose directories have no ETag: files first, each as it was seen; then what is empty."""
+        for place, stamp in found.items():
+            if stamp.etag:
+                self._session.ask("DELETE", self._session.url(place), {"If-Match": stamp.etag})
+        directories = [place for place, stamp in found.items() if not stamp.etag]
+        for place in [*sorted(directories, key=len, reverse=True), top]:
+            if self.list(place):
+                raise PreconditionFailedError(f"{format_path(place)} is not empty any more")
+            self._session.ask("DELETE", self._session.url(place, is_directory=True), {})
+
+    def set_attributes(self, path: Path, expected: RemoteStamp, attributes: Attributes) -> RemoteStamp:
+        values: dict[str, str | None] = {}
+        stamp = expected
+        if attributes.mtime_ms is not None and self._abilities.keeps_times:
+            stamp = replace(stamp, mtime_ms=max(1, attributes.mtime_ms))
+            values[MODIFIED_MS] = str(stamp.mtime_ms)
+        if attributes.executable is not None and attributes.executable is not expected.executable:
+            stamp = replace(stamp, executable=attributes.executable)
+            values[EXECUTABLE] = "T" if attributes.executable else None
+        if values:
+            self._proppatch(path, values, expected.etag)
+        return stamp
+
+    # The protocol
+
+    @property
+    def _abilities(self) -> _Abilities:
+        if self._known is None:
+            self.identity()
+        assert self._known is not None
+        return self._known
+
+    def _report(self, directory: Path, since: str) -> Changes:
+        headers = XML | {"Depth": "0"}
+        url = self._session.url(directory, is_directory=True)
+        response, body = self._session.ask("REPORT", url, headers, report_body(since, RESULTS_MAX))
+        found = self._parse(response, body)
+        if not found.token:
+            raise ProtocolError("the server's list of changes has no token")
+        own = [answer for answer in found.answers if answer.path == directory and answer.status == 507]
+        others = [answer for answer in found.answers if answer.path != directory]
+        strange = [answer.failed or answer.status for answer in others if answer.status not in {200, 404}]
+        if strange or any(answer.failed for answer in others if answer.status == 200):
+            raise ProtocolError(f"the server's list of changes has a status of {strange or 'an entry'} in it")
+        return Changes(
+            found.token,
+            [entry_of(answer, has_tags=self._abilities.has_tags) for answer in others if answer.status == 200],
+            [answer.path for answer in others if answer.status == 404],
+            is_complete=not own,
+        )
+
+    def _walk(self, directory: Path) -> Iterator[RemoteEntry]:
+        """Everything beneath a directory."""
+        if not self._abilities.tells_changes:
+            for entry in self.list(directory):
+                yield entry
+                if entry.kind is Kind.DIRECTORY:
+                    yield from self._walk(entry.path)
+            return
+        token = ""
+        for _ in range(PAGES_MAX):
+            page = self._report(directory, token)
+            yield from page.changed
+            token = page.token
+            if page.is_complete:
+                return
+        raise ProtocolError(f"the server's listing of {format_path(directory)} has no end")
+
+    def _confirm(self, directory: Path, expected: RemoteStamp) -> str:
+        """That a directory is who it was; its ETag, if that follows everything beneath."""
+        answer = self._look(directory, ENTRY_PROPERTIES)
+        if not answer.is_directory or resource_of(answer) != expected.resource:
+            raise PreconditionFailedError(f"{format_path(directory)} is another directory by now")
+        return entry_of(answer, has_tags=self._abilities.has_tags).walk_tag
+
+    def _exists(self, path: Path) -> bool:
+        try:
+            self._look(path, (f"{DAV}resourcetype",))
+        except EntryNotFoundError:
+            return False
+        return True
+
+    def _stamp(self, path: Path) -> RemoteStamp:
+        return entry_of(self._look(path, ENTRY_PROPERTIES), has_tags=False).stamp
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._session.close()
+
+    def _look(self, path: Path, names: Sequence[str]) -> Answer:
+        answers = self._propfind(path, names, depth="0")
+        if len(answers) != 1 or answers[0].path != path or answers[0].failed:
+            raise ProtocolError(f"the server does not say what {format_path(path)} is")
+        return answers[0]
+
+    def _propfind(self, path: Path, names: Sequence[str], *, depth: str) -> Sequence[Answer]:
+        headers = XML | {"Depth": depth, "Prefer": "return=minimal"}
+        return self._parse(
+            *self._session.ask("PROPFIND", self._session.url(path), headers, propfind_body(names))
+        ).answers
+
+    def _proppatch(self, path: Path, values: dict[str, str | None], etag: str) -> None:
+        headers = XML | ({"If-Match": etag} if etag else {})
+        response, body = self._session.ask("PROPPATCH", self._session.url(path), headers, proppatch_body(values))
+        answers = self._parse(response, body).answers
+        refused = [answer.failed for answer in answers if answer.failed]
+        if len(answers) != 1 or refused:
+            raise PermissionDeniedError(f"the server does not keep the properties of {format_path(path)}: {refused}")
+
+    def _parse(self, response: httpx.Response, body: bytes) -> Multistatus:
+        if response.status_code != 207:
+            raise ProtocolError(f"{response.status_code} came back instead of a multistatus: is this the server?")
+        return parse_multistatus(body, self._session.home)
+
+
+def _resume(file: BinaryIO, size: int) -> tuple[hashlib._Hash, int]:
+    """What an earlier attempt has left: its hash so far, and how much it is."""
+    state = hashlib.sha256()
+    file.seek(0)
+    while piece := file.read(PIECE_BYTES):
+        state.update(piece)
+    if file.tell() <= size:
+        return state, file.tell()
+    file.truncate(0)
+    return hashlib.sha256(), 0
+
+
+def _begins_at(response: httpx.Response, start: int) -> bool:
+    return str(response.headers.get("Content-Range", "")).startswith(f"bytes {start}-")
+
+
+def _seconds(mtime_ms: int) -> str:
+    mtime_ms = max(1, mtime_ms)
+    return f"{mtime_ms // 1000}.{mtime_ms % 1000:03d}"
+
+
+@contextmanager
+def _local(file: FilePath) -> Iterator[None]:
+    """Trouble with a local file, in the port's words."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise EntryNotFoundError(f"{file.name} is gone") from error
+    except PermissionError as error:
+        raise PermissionDeniedError(f"{file.name} cannot be read") from error
+    except OSError as error:
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        found: type[HeleniteError] = InsufficientStorageError if is_full else UnavailableError
+        raise found(f"{file.name}: {error.strerror or error}") from error
