@@ -223,7 +223,7 @@ class Engine:
                 retries += 1
                 if not self._look(report, everywhere=False):
                     break
-        report.wake_at = self._patience.wake_at()
+        report.wake_at = self._patience.wake_at(self._clock.monotonic_s())
 
     def _held(self) -> frozenset[NodeId]:
         nodes = (self._journal.node(node) for node in self._journal.unsettled(NEW_MAX))

@@ -167,9 +167,9 @@ class Fates:
                 self._renamed[node_id] = self.free_place(place, "conflicted copy" if exact else "case conflict")
 
     def _holder(self, side: Tree, place: Place, besides: NodeId) -> NodeId | None:
-        """Another node that has this place on one side and shall stay there."""
+        """Another node that has this place on one side and shall stay there. Who has to wait may yet be gone."""
         for found in self.occupants(side, place):
-            if found == besides or self.fate(found) is Fate.GONE:
+            if found == besides or self.fate(found) is not Fate.KEEP:
                 continue
             if self.slot(self.place(found)) == self.slot(place):
                 return found

@@ -73,11 +73,11 @@ class Patience:
         """A step with this node went well."""
         self._failed.pop(node, None)
 
-    def wake_at(self) -> float | None:
+    def wake_at(self, now: float) -> float | None:
         """When the next of those who are held can go on."""
         times = [failure.until for failure in self._failed.values()]
         times += [seen.since + seen.wait_s for seen in self._watched.values()]
-        return min(times, default=None)
+        return min((time for time in times if time > now), default=None)
 
     def _look(self, node: Node, now: float, now_ms: int) -> _Watched | None:
         """How long a node has been as it is on the local disk, if it differs there from what was agreed."""

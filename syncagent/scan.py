@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from helenite.core.errors import EntryNotFoundError, PermissionDeniedError, WrongKindError
-from helenite.core.paths import ROOT, Path
+from helenite.core.paths import Path
 from syncagent.journal import Journal
 from syncagent.limbo import Limbo
 from syncagent.model import ROOT_ID, Kind, LocalStamp, LocalState, Node, NodeId, Place, Tree, Trouble, path_of
@@ -39,14 +39,14 @@ def scan(
     with journal.transaction():
         look = _Look(folder, journal, selection, rules)
         look.everything = dirty is None
-        for directory in [(ROOT_ID, ROOT)] if dirty is None else _resolve(journal, dirty):
-            look.at(*directory)
+        for directory in [ROOT_ID] if dirty is None else _resolve(journal, dirty):
+            look.at(directory)
         return look.finish()
 
 
-def _resolve(journal: Journal, paths: Iterable[Path]) -> list[tuple[NodeId, Path]]:
+def _resolve(journal: Journal, paths: Iterable[Path]) -> list[NodeId]:
     """The known directories that hold what is called dirty; parents first."""
-    found: dict[NodeId, Path] = {}
+    found: dict[NodeId, int] = {}
     for path in paths:
         node, depth = ROOT_ID, 0
         for name in path:
@@ -54,8 +54,8 @@ def _resolve(journal: Journal, paths: Iterable[Path]) -> list[tuple[NodeId, Path
             if child is None or journal.node(child).kind is not Kind.DIRECTORY:
                 break
             node, depth = child, depth + 1
-        found[node] = path[:depth]
-    return sorted(found.items(), key=lambda item: len(item[1]))
+        found[node] = depth
+    return sorted(found, key=found.__getitem__)
 
 
 class _Look:
@@ -75,9 +75,12 @@ class _Look:
         self._found.gone = self._limbo.finish()
         return self._found
 
-    def at(self, node: NodeId, path: Path) -> None:
-        """Look at a directory and, as far as needed, at those inside it."""
-        stack = [(node, path)]
+    def at(self, node: NodeId) -> None:
+        """Look at a directory, wherever this look has found it by now, and as far as needed at those inside it."""
+        try:
+            stack = [(node, path_of(self._journal, Tree.LOCAL, node))]
+        except EntryNotFoundError:
+            return  # it is being looked for
         while stack:
             directory, where = stack.pop()
             if directory not in self._visited:
