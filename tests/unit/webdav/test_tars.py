@@ -145,14 +145,11 @@ def test_headers_of_any_size_are_not_taken_into_memory() -> None:
         unpack(info.tobuf(tarfile.GNU_FORMAT))
 
 
-@pytest.mark.parametrize("records", [b"5 a=\n", b"x a=b\n", b"99 a=b\n", b"6 ab\n\n", b"a=b\n", b"6 a=bX"])
+@pytest.mark.parametrize("records", [b"x a=b\n", b"99 a=b\n", b"6 ab\n\n", b"a=b\n", b"6 a=bX"])
 def test_damaged_records(records: bytes) -> None:
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.XHDTYPE, len(records)
     data = info.tobuf(tarfile.USTAR_FORMAT) + records + padding(len(records)) + pack(a_file("f"))
-    if records == b"5 a=\n":
-        assert len(unpack(data)) == 1
-        return
     with pytest.raises(BrokenTarError):
         unpack(data)
 
