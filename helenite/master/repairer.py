@@ -32,10 +32,12 @@ log = logging.getLogger(__name__)
 PAUSE_S = 1.0
 COST_SHARE = 10
 """A pass over the chunk table rests ten times as long as it took, so that it costs at most a tenth of one thread."""
+IDLE_SHARE = 50
+"""While there is nothing to do, and no server came or went and no replica proved bad. It finds degraded writes."""
 ORDER_S = 120.0
 """An order that nobody has reported on for this long is forgotten and planned anew."""
 PROGRESS_S = 10
-"""Progress is shown for so long after the leader's last word, or for three pauses."""
+"""Progress is shown for so long after the leader's last word, or for three passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Repairer:
         """Chunks that lack replicas, as of the last pass."""
         self._moves = MovePlan((), is_active=False, waiting=0)
         self._paces = Pace(), Pace()
+        self._is_disturbed = threading.Event()
+        """A replica proved bad: look again now."""
         self._worker = Worker("repair", self._run, on_crash)
 
     def start(self) -> None:
@@ -131,6 +135,7 @@ class Repairer:
         """The server has set these replicas aside: they no longer count."""
         epoch = self._leadership.epoch
         for handle in handles:
+            self._is_disturbed.set()
             if epoch is None:
                 raise UnavailableError("this master has just ceased to lead; report to the next")
             log.warning("chunk %x is corrupt or missing on chunkserver %d", handle, server)
@@ -160,21 +165,34 @@ class Repairer:
         return Needed(self.goals.replicas, self._membership.alive())
 
     def _run(self, stopping: threading.Event) -> None:
-        pause = PAUSE_S
-        while not stopping.wait(pause):
-            began = self._clock.monotonic_s()
+        due_at, took_s, known = float("-inf"), 0.0, frozenset[tuple[ServerId, ServerState]]()
+        while not stopping.wait(PAUSE_S):
             epoch = self._leadership.epoch
             if epoch is None:
                 self._forget_orders()
-            elif self._membership.is_settled():
-                self._pass(epoch)
-            pause = max(PAUSE_S, COST_SHARE * (self._clock.monotonic_s() - began))
-            if epoch is not None:
-                self._publish(max(PROGRESS_S, round(3 * pause)))
+                known = frozenset()
+                continue
+            began = self._clock.monotonic_s()
+            servers = self._look_at_servers()
+            states = frozenset((server.id, server.state) for server in servers)
+            if servers and (states != known or began >= due_at or self._is_disturbed.is_set()):
+                self._is_disturbed.clear()
+                share = COST_SHARE if self._pass(servers, epoch) else IDLE_SHARE
+                took_s = self._clock.monotonic_s() - began
+                due_at, known = began + (share + 1) * took_s, states
+            self._publish(max(PROGRESS_S, round(3 * took_s)))
 
-    def _pass(self, epoch: int) -> None:
+    def _look_at_servers(self) -> list[Chunkserver]:
+        """The servers, or none while it is not known who is there."""
         try:
-            servers = self._membership.servers()
+            return self._membership.servers() if self._membership.is_settled() else []
+        except HeleniteError as error:
+            log.warning("repair waits: %s", error)
+            return []
+
+    def _pass(self, servers: list[Chunkserver], epoch: int) -> bool:
+        """Plan anew; whether there is anything to do."""
+        try:
             under_way = self._under_way(servers)
             plan = plan_repairs(self._chunks(), servers, self.goals.replicas, under_way, self._rng)
             repairs = [order for order in under_way.values() if order.drop is None]
@@ -189,10 +207,12 @@ class Repairer:
                 self._moves = moves
             for drop in plan.drops:
                 self._drop(drop.handle, drop.server, epoch)
+            return bool(plan.waiting or plan.drops or moves.moves)
         except StaleEpochError as error:
             log.info("repair stops: %s", error)
         except HeleniteError as error:
             log.warning("repair waits: %s", error)
+        return True
 
     def _under_way(self, servers: list[Chunkserver]) -> dict[ChunkHandle, CopyOrder]:
         """Orders begun, without those that will come to nothing."""
