@@ -25,7 +25,7 @@ from helenite.core.errors import (
 )
 from helenite.core.paths import Path
 from syncagent import records
-from syncagent.executor import StepExecutor
+from syncagent.executor import Outcome, StepExecutor
 from syncagent.fates import Customs
 from syncagent.journal import Journal
 from syncagent.model import NodeId, Trouble
@@ -121,7 +121,7 @@ class Engine:
         self._dirty.update(dirty)
         report = Report()
         if self._look(report, everywhere=everywhere):
-            self._collect()
+            self._collect(report)
             self._work(report)
         return report
 
@@ -129,6 +129,16 @@ class Engine:
         """What the next cycle would begin with; nothing is changed but the journal's observations."""
         report = Report()
         return self._plan(frozenset()) if self._look(report, everywhere=True) else Plan()
+
+    def select(self, selection: Selection) -> None:
+        """Sync by other rules from the next cycle on, which then looks everywhere."""
+        self._settings = replace(self._settings, selection=selection)
+        self._executor.select(selection)
+
+    def close(self) -> None:
+        """Wait for the transfers under way, and close the journal."""
+        self._transfers.cancel()
+        self._journal.close()
 
     # What a person decides after a stop
 
@@ -216,10 +226,10 @@ class Engine:
                 break
             self._allowed_deletions = 0
             outcome = self._executor.execute(plan)
-            report.steps += [step for step in outcome.done if isinstance(step, Write)]
-            report.failed += outcome.failed
-            self._dirty |= outcome.dirty
-            if self._let_wait(outcome.failed) and retries < STALE_RETRIES_MAX:
+            is_stale = self._take_note(report, outcome)
+            if outcome.is_full:
+                break  # the next arrival calls for another cycle
+            if is_stale and retries < STALE_RETRIES_MAX:
                 retries += 1
                 if not self._look(report, everywhere=False):
                     break
@@ -243,11 +253,18 @@ class Engine:
         stop = check_deletions(self._journal, plan, self._journal.count_agreed(), self._settings.limits)
         return None if stop is not None and stop.count <= self._allowed_deletions else stop
 
-    def _collect(self) -> None:
+    def _collect(self, report: Report) -> None:
         """Take over what transfers have brought since the last cycle."""
-        for arrival in self._executor.collect():
-            if arrival.error is not None:
-                self._fail(arrival.node, arrival.error)
+        outcome = Outcome()
+        self._executor.collect(outcome)
+        self._take_note(report, outcome)
+
+    def _take_note(self, report: Report, outcome: Outcome) -> bool:
+        """Report what became of steps; whether one failed because a side is not as it was."""
+        report.steps += [step for step in outcome.done if isinstance(step, Write)]
+        report.failed += outcome.failed
+        self._dirty |= outcome.dirty
+        return self._let_wait(outcome.failed)
 
     def _let_wait(self, failed: list[tuple[Step, HeleniteError]]) -> bool:
         """Let the nodes of failed steps wait; whether one failed because a side is not as it was."""

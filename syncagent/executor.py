@@ -20,23 +20,24 @@ from syncagent.model import Kind, LocalState, Node, NodeId, Place, RemoteState, 
 from syncagent.plan import (
     Adopt,
     Batch,
+    Change,
     Delete,
-    Download,
     Forget,
     Inspect,
     MakeDirectory,
     Move,
+    Note,
     Pair,
     Plan,
     Rescue,
     SetAside,
     SetAttributes,
     Step,
-    Upload,
+    Transfer,
 )
 from syncagent.ports import Attributes, Folder, Remote
 from syncagent.selection import Selection
-from syncagent.transfers import Arrival, Transfers
+from syncagent.transfers import Transfers
 
 GROUP_MAX = 64
 """Steps in one transaction: what a crash makes us find out again, and how many fresh entries share one flush."""
@@ -50,6 +51,8 @@ class Outcome:
     failed: list[tuple[Step, HeleniteError]] = field(default_factory=list)
     dirty: set[Path] = field(default_factory=set)
     """Local directories that are not as the journal says."""
+    is_full: bool = False
+    """Transfers were left to a later plan, because as many as may be are under way."""
 
 
 class StepExecutor:
@@ -65,6 +68,10 @@ class StepExecutor:
         self._transfers = transfers
         self._touched: list[Path] = []
 
+    def select(self, selection: Selection) -> None:
+        """From now on, another selection."""
+        self._selection = selection
+
     def execute(self, plan: Plan) -> Outcome:
         """Carry out a plan. When anything but a deletion failed, the deletions are left to a later plan."""
         outcome = Outcome()
@@ -77,17 +84,21 @@ class StepExecutor:
                     for step in group:
                         self._attempt(step, outcome)
                     self._flush()
-            if any(isinstance(step, Upload | Download) for step in batch):
-                outcome.failed += [(_step_of(batch, a.node), a.error) for a in self.collect() if a.error is not None]
+            if any(isinstance(step, Transfer) for step in batch):
+                self.collect(outcome)
         return outcome
 
-    def collect(self) -> list[Arrival]:
-        """Take over what transfers have brought."""
+    def collect(self, outcome: Outcome) -> None:
+        """Take over what transfers have brought, of this plan or of earlier ones."""
         with self._journal.transaction():
-            arrivals = list(self._transfers.collect())
-            self._touched += [arrival.touched for arrival in arrivals if arrival.touched is not None]
+            for arrival in self._transfers.collect():
+                if arrival.error is None:
+                    outcome.done.append(arrival.step)
+                else:
+                    self._fail(arrival.step, arrival.error, outcome)
+                if arrival.touched is not None:
+                    self._touched.append(arrival.touched)
             self._flush()
-        return arrivals
 
     def _flush(self) -> None:
         if self._touched:
@@ -96,12 +107,18 @@ class StepExecutor:
 
     def _attempt(self, step: Step, outcome: Outcome) -> None:
         try:
-            self._carry_out(step)
-            outcome.done.append(step)
+            if isinstance(step, Transfer):
+                outcome.is_full |= not self._transfers.start(step)
+            else:
+                self._carry_out(step)
+                outcome.done.append(step)
         except HeleniteError as error:
-            outcome.failed.append((step, error))
-            if not isinstance(step, Pair):
-                outcome.dirty |= self._around(self._journal.node(step.node))
+            self._fail(step, error, outcome)
+
+    def _fail(self, step: Step, error: HeleniteError, outcome: Outcome) -> None:
+        outcome.failed.append((step, error))
+        if not isinstance(step, Pair):
+            outcome.dirty |= self._around(self._journal.node(step.node))
 
     def _around(self, node: Node) -> set[Path]:
         """The local directory to look at after a step with this node failed."""
@@ -109,7 +126,7 @@ class StepExecutor:
             return set()
         return {path_of(self._journal, Tree.LOCAL, node.local.place.parent)}
 
-    def _carry_out(self, step: Step) -> None:
+    def _carry_out(self, step: Note | Change) -> None:
         match step:
             case Pair(local, remote):
                 records.pair(self._journal, local, remote)
@@ -121,12 +138,10 @@ class StepExecutor:
                 records.forget(self._journal, node)
             case Inspect():
                 self._inspect(step)
-            case Upload() | Download():
-                self._transfers.start(step)
             case _:
                 self._write(step)
 
-    def _write(self, step: MakeDirectory | Move | SetAside | SetAttributes | Delete) -> None:
+    def _write(self, step: Change) -> None:
         match step:
             case MakeDirectory(Tree.LOCAL, node, place):
                 path = self._path(Tree.LOCAL, place, node)
@@ -235,7 +250,3 @@ class StepExecutor:
 def _groups(batch: Batch) -> Iterator[Batch]:
     for start in range(0, len(batch), GROUP_MAX):
         yield batch[start : start + GROUP_MAX]
-
-
-def _step_of(batch: Batch, node: NodeId) -> Step:
-    return next(step for step in batch if not isinstance(step, Pair) and step.node == node)

@@ -119,7 +119,9 @@ class Delete:
 
 Note = Pair | Rescue | Inspect | Adopt | Forget
 """Steps that change nothing but the journal."""
-Write = MakeDirectory | Move | SetAside | Upload | Download | SetAttributes | Delete
+Transfer = Upload | Download
+Change = MakeDirectory | Move | SetAside | SetAttributes | Delete
+Write = Change | Transfer
 Step = Note | Write
 Batch = tuple[Step, ...]
 

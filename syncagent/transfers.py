@@ -23,16 +23,22 @@ from syncagent.ports import Attributes, Content, Folder, Remote, Upload
 
 LARGE_BYTES = 4 << 20
 """Larger files take the lane for large ones."""
-RUNNING_MAX = 256
-"""Transfers under way or waiting for a thread; the planner comes back to the others when these are done."""
+SMALL_MAX = 256
+"""Small transfers under way or waiting for a thread; the planner comes back to the others when these are done."""
+LARGE_MAX = 16
+"""The same for large ones, so that they do not take the places of the small ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """Where transfers run: threads for small files, others for large ones. None: at once, in the caller's thread."""
+    """Where transfers run: threads for small files, others for large ones. None: at once, in the caller's thread.
+
+    `on_arrival` is called, on such a thread, when a transfer is over: time for another cycle.
+    """
 
     small: Executor | None = None
     large: Executor | None = None
+    on_arrival: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +61,16 @@ _Job = Callable[[], "_Uploaded | _Fetched"]
 class Arrival:
     """A transfer that is over. `error`: why it came to nothing. `touched`: what was put in place locally."""
 
-    node: NodeId
+    step: UploadStep | Download
     error: HeleniteError | None = None
     touched: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    step: UploadStep | Download
+    is_large: bool
+    future: Future[_Uploaded | _Fetched]
 
 
 class Transfers:
@@ -68,38 +81,45 @@ class Transfers:
         self._remote = remote
         self._journal = journal
         self._lanes = lanes
-        self._running: dict[NodeId, tuple[UploadStep | Download, Future[_Uploaded | _Fetched]]] = {}
+        self._running: dict[NodeId, _Running] = {}
 
     @property
     def running(self) -> frozenset[NodeId]:
         """The nodes whose content is on its way; nothing else is to be done with them meanwhile."""
         return frozenset(self._running)
 
-    def wait(self, timeout_s: float) -> None:
-        """Until some transfer is over, or the time is."""
-        wait([future for _, future in self._running.values()], timeout_s, return_when="FIRST_COMPLETED")
+    def cancel(self) -> None:
+        """Wait for what is under way, and let nothing else begin; what has arrived is not taken over."""
+        waiting = [running.future for running in self._running.values() if not running.future.cancel()]
+        wait(waiting)
+        self._running.clear()
 
     def start(self, step: UploadStep | Download) -> bool:
-        """Begin a transfer; False when too many are under way."""
-        if len(self._running) >= RUNNING_MAX or step.node in self._running:
-            return False
+        """Begin a transfer; False when so many are under way that it has to come again later."""
         node = self._journal.node(step.node)
-        job = self._upload(node, step) if isinstance(step, UploadStep) else self._fetch(node)
         state = node.local if isinstance(step, UploadStep) else node.remote
-        lane = self._lanes.large if state is not None and state.stamp.size > LARGE_BYTES else self._lanes.small
-        self._running[step.node] = (step, _run(job) if lane is None else lane.submit(job))
+        is_large = state is not None and state.stamp.size > LARGE_BYTES
+        count = sum(running.is_large is is_large for running in self._running.values())
+        if step.node in self._running or count >= (LARGE_MAX if is_large else SMALL_MAX):
+            return False
+        job = self._upload(node, step) if isinstance(step, UploadStep) else self._fetch(node)
+        lane = self._lanes.large if is_large else self._lanes.small
+        future = _run(job) if lane is None else lane.submit(job)
+        self._running[step.node] = _Running(step, is_large, future)
+        on_arrival = self._lanes.on_arrival
+        if lane is not None and on_arrival is not None:
+            future.add_done_callback(lambda _: on_arrival())
         return True
 
     def collect(self) -> Iterator[Arrival]:
         """Take over what has arrived."""
-        done = [node for node, (_, future) in self._running.items() if future.done()]
-        for node in done:
-            step, future = self._running.pop(node)
+        for running in [running for running in self._running.values() if running.future.done()]:
+            del self._running[running.step.node]
             try:
-                outcome = future.result()
-                yield Arrival(node, touched=self._take_over(step, outcome))
+                outcome = running.future.result()
+                yield Arrival(running.step, touched=self._take_over(running.step, outcome))
             except HeleniteError as error:
-                yield Arrival(node, error)
+                yield Arrival(running.step, error)
 
     def _upload(self, node: Node, step: UploadStep) -> _Job:
         local, remote = node.local, node.remote

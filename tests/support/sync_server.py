@@ -1,4 +1,4 @@
-"""A server in memory behind the agent's port: conditional writes, ids, ETags, changes since a token, walk tags, a trash.
+"""A server in memory behind the agent's port: conditional writes, ids, ETags, changes since a token, walk tags, trash.
 
 What it can do is switchable, because servers differ. `hook` is called before and after each request, to let something
 happen in between or to make the request fail, with or without its effect.

@@ -1,8 +1,8 @@
 """Agents with real folders and real journals around one server in memory, in a time that only the test moves.
 
-`Agent` is one machine: it can be synced, crashed at any call to disk or server, and used by a person (`Person`), also in
-the middle of a cycle. `World` knows what must not get lost: each content that a person wrote and nobody since
-overwrote or deleted where it could be seen.
+`Agent` is one machine: it can be synced, crashed at any call to disk or server, and used by a person, also in the
+middle of a cycle. `World` knows what must not get lost: each content that a person wrote and nobody since overwrote or
+deleted where it could be seen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from random import Random
 import pytest
 
 from helenite.core.clock import Clock
-from helenite.core.errors import HeleniteError, UnavailableError
 from syncagent import folder as folder_module
 from syncagent.engine import Engine, Report, Settings
 from syncagent.fates import Customs
@@ -62,6 +61,7 @@ class Agent:
         self.clock = clock
         self.selection = Selection()
         self.limits = Limits(count=10_000)
+        self.lanes = Lanes()
         self._journal_file = base / f"{name}.journal" / "journal"
         self._engine: Engine | None = None
 
@@ -72,7 +72,7 @@ class Agent:
             customs = Customs(self.name, f"2026-11-24 {self.name}")
             settings = Settings(customs, self.selection, self.limits)
             folder = LocalFolder(self.root, self.clock)
-            self._engine = Engine(folder, self.server, journal, self.clock, settings, Lanes())
+            self._engine = Engine(folder, self.server, journal, self.clock, settings, self.lanes)
         return self._engine
 
     def cycle(self, *dirty: str) -> Report:
@@ -92,7 +92,7 @@ class Agent:
     def restart(self, *, lose_journal: bool = False) -> None:
         """The process ends, whatever it was doing, and starts again."""
         if self._engine is not None:
-            self._engine.journal.close()
+            self._engine.close()
             self._engine = None
         if lose_journal:
             shutil.rmtree(self._journal_file.parent, ignore_errors=True)
@@ -228,6 +228,3 @@ def _hooked(
         return answer
 
     return hooked
-
-
-__all__ = ["Agent", "Crash", "HeleniteError", "Listing", "TestClock", "UnavailableError", "World", "disturbing"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -16,8 +18,10 @@ from syncagent.names import STATE_DIRECTORY
 from syncagent.plan import Delete, Move, Upload
 from syncagent.safety import Danger, Limits
 from syncagent.selection import Selection
+from syncagent.transfers import LARGE_BYTES, SMALL_MAX, Lanes
 from tests.support.sync_server import MemoryServer
 from tests.support.sync_world import Agent, World
+from tests.support.waiting import wait_until
 
 Make = Callable[..., World]
 
@@ -553,3 +557,75 @@ def test_kinds_change(world: World, agent: Agent, server: MemoryServer) -> None:
     world.settle()
     world.check()
     assert server.listing() == {"a": None, "a/y": b"3", "d": b"4"}
+
+
+# Threads for transfers
+
+
+def test_a_large_file_holds_up_nothing(world: World, agent: Agent, server: MemoryServer) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+    honest = server.store
+
+    def slow_for_large(path: tuple[str, ...], *arguments: object) -> object:
+        if path == ("large",):
+            assert go_on.wait(10)
+        return honest(path, *arguments)  # type: ignore[arg-type]
+
+    server.store = slow_for_large  # type: ignore[method-assign, assignment]
+    with ThreadPoolExecutor(1) as small, ThreadPoolExecutor(1) as large:
+        agent.lanes = Lanes(small, large, arrived.set)
+        write(agent, "large", bytes(LARGE_BYTES + 1))
+        agent.cycle("")
+        write(agent, "small", b"1")
+        agent.cycle("")
+        assert arrived.wait(10)
+        arrived.clear()
+        agent.cycle("")
+        assert set(server.listing()) == {"small"}
+        # Meanwhile the large one is renamed; its content arrives under the old name and follows.
+        (agent.root / "large").rename(agent.root / "renamed")
+        agent.cycle("")
+        go_on.set()
+        assert arrived.wait(10)
+        report = agent.settle()
+        assert report.is_quiet
+        assert set(server.listing()) == {"small", "renamed"}
+        assert server.requests["store"] == 2
+        world.check()
+        agent.restart()
+
+
+def test_more_files_than_may_be_under_way(world: World, agent: Agent, server: MemoryServer) -> None:
+    arrived = threading.Event()
+    with ThreadPoolExecutor(4) as pool:
+        agent.lanes = Lanes(pool, pool, arrived.set)
+        for number in range(SMALL_MAX + 50):
+            server.put((f"f{number}",), str(number).encode())
+        wait_until(lambda: agent.cycle("").is_quiet)
+        world.check()
+        agent.restart()
+
+
+def test_a_file_that_is_edited_while_it_is_sent(world: World, agent: Agent, server: MemoryServer) -> None:
+    file = write(agent, "a", b"first")
+
+    def edit(phase: str, name: str) -> None:
+        if (phase, name) == ("after", "store"):
+            server.hook = lambda _phase, _name: None
+            file.write_bytes(b"second")
+
+    server.hook = edit
+    world.settle()
+    world.check()
+    assert server.listing() == {"a": b"second"}
+
+
+def test_other_rules_from_now_on(world: World, agent: Agent, server: MemoryServer) -> None:
+    write(agent, "a.log")
+    world.settle()
+    agent.engine.select(Selection("*.log"))
+    write(agent, "b.log")
+    server.remove(("a.log",))
+    world.settle()
+    assert set(agent.listing()) == {"a.log", "b.log"}
+    assert not server.listing()
