@@ -26,30 +26,32 @@ CLIENTS = 4
 LEADS_WITHIN_S = 5.0
 
 
-def leader(rpc: MasterRpc) -> master_pb2.Member | None:
-    """The leading master, as any master says."""
+def leader(rpc: MasterRpc, *, with_standby: bool = False) -> master_pb2.Member | None:
+    """The leading master, as any master says; if asked for, only when another stands by."""
     try:
-        status = rpc.admin("GetStatus", common_pb2.Empty())
+        masters = rpc.admin("GetStatus", common_pb2.Empty()).masters
     except UnavailableError:
         return None
-    return next((master for master in status.masters if master.state == "leader"), None)
+    if with_standby and not any(master.state == "standby" for master in masters):
+        return None
+    return next((master for master in masters if master.state == "leader"), None)
 
 
-def wait_for_leader(rpc: MasterRpc, but_not: int = 0) -> master_pb2.Member:
+def wait_for_leader(rpc: MasterRpc, but_not: int = 0, *, with_standby: bool = False) -> master_pb2.Member:
     deadline = time.monotonic() + 30
-    while (found := leader(rpc)) is None or found.pid == but_not:
+    while (found := leader(rpc, with_standby=with_standby)) is None or found.pid == but_not:
         assert time.monotonic() < deadline, "nobody leads"
         threading.Event().wait(0.02)
     return found
 
 
 def kill_leaders(cluster: Cluster, times: int, rng: random.Random) -> list[float]:
-    """Kill whoever leads, again and again; how long it took each time until another one led."""
+    """Kill whoever leads when another stands by, again and again; how long it took each time until that one led."""
     took: list[float] = []
     rpc = MasterRpc(cluster.masters, 5.0)
     try:
         for _ in range(times):
-            victim = wait_for_leader(rpc).pid
+            victim = wait_for_leader(rpc, with_standby=True).pid
             threading.Event().wait(rng.uniform(0.05, 1.0))
             psutil.Process(victim).kill()
             began = time.monotonic()
