@@ -32,7 +32,8 @@ def leader(rpc: MasterRpc, *, with_standby: bool = False) -> master_pb2.Member |
         masters = rpc.admin("GetStatus", common_pb2.Empty()).masters
     except UnavailableError:
         return None
-    if with_standby and not any(master.state == "standby" for master in masters):
+    standing_by = [master for master in masters if master.state == "standby" and psutil.pid_exists(master.pid)]
+    if with_standby and not standing_by:
         return None
     return next((master for master in masters if master.state == "leader"), None)
 
