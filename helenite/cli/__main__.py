@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from helenite.cli import up
+from helenite.cli import sync, up
 from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
 
 app = typer.Typer(
@@ -30,6 +30,9 @@ def gather(first_word: str) -> None:
     if first_word == "up":
         app.callback()(lambda: None)  # so that typer still expects the command's name
         return
+    if first_word == "sync":
+        app.add_typer(sync.load_app(), name="sync")  # it needs nothing of the client
+        return
     from helenite.cli import dump, files, fsck, gc, server, status, transfer, trash, user  # noqa: PLC0415 - these import the client
 
     app.command()(status.status)
@@ -46,12 +49,13 @@ def gather(first_word: str) -> None:
     app.add_typer(gc.app, name="gc")
     app.add_typer(server.app, name="server")
     app.add_typer(user.app, name="user")
+    app.add_typer(typer.Typer(help="Keep a local folder and a folder on the server equal."), name="sync")
 
 
 def main() -> None:
     """Entry point."""
-    gather(sys.argv[1] if len(sys.argv) > 1 else "")
     try:
+        gather(sys.argv[1] if len(sys.argv) > 1 else "")
         app()
     except ConfigurationError as error:
         fail(error, 2)

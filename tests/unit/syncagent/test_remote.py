@@ -55,9 +55,8 @@ def fs() -> MemoryFileSystem:
 
 @pytest.fixture
 def remote(fs: MemoryFileSystem) -> Iterator[WebDavRemote]:
-    with our_gateway(fs) as client:
-        with connected(f"http://{client.host}:{client.port}/home") as found:
-            yield found
+    with our_gateway(fs) as client, connected(f"http://{client.host}:{client.port}/home") as found:
+        yield found
 
 
 def upload(directory: Path, content: bytes, *, executable: bool = False) -> Upload:

@@ -1,0 +1,102 @@
+"""Joins a folder to one on a server: checks both, and says what the first sync would do, before anything is kept.
+
+Used by `cli`. One thread.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+from helenite.core.clock import Clock
+from helenite.core.errors import ConfigurationError, EntryNotFoundError, ParentNotFoundError
+from helenite.core.paths import ROOT
+from syncagent.daemon import name_rules
+from syncagent.engine import Engine, Settings
+from syncagent.fates import Customs
+from syncagent.folder import LocalFolder
+from syncagent.journal import open_journal
+from syncagent.model import SIDES
+from syncagent.names import STATE_DIRECTORY
+from syncagent.plan import Pair
+from syncagent.remote import WebDavRemote
+from syncagent.selection import Selection
+from syncagent.session import Account, Session, Throttles
+from syncagent.throttle import Throttle
+from syncagent.transfers import Lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What the first sync has to do: entries that only one side has, and those that both have under one name."""
+
+    local_count: int
+    remote_count: int
+    common_count: int
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.local_count} entries are only here and go to the server, {self.remote_count} are only there and"
+            f" come here; {self.common_count} names are on both sides, and where their contents differ both are kept."
+        )
+
+
+def check_folder(text: str) -> str:
+    """The folder as an absolute path, made if it is missing; ConfigurationError when it cannot be one."""
+    folder = FilePath(os.path.realpath(FilePath(text).expanduser()))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{folder} cannot be a folder: {error.strerror}") from error
+    marker = folder / STATE_DIRECTORY / "pair"
+    if marker.exists():
+        raise ConfigurationError(f"{folder} belongs to a sync already; remove {marker} if that is over")
+    return str(folder)
+
+
+@contextmanager
+def connected(account: Account, clock: Clock) -> Iterator[WebDavRemote]:
+    """The folder on the server, which is made if only it is missing."""
+    remote = WebDavRemote(Session(account, clock, Throttles(Throttle(clock), Throttle(clock))))
+    try:
+        try:
+            remote.identity()
+        except EntryNotFoundError:
+            _make_home(remote, account.url)
+        yield remote
+    finally:
+        remote.close()
+
+
+def _make_home(remote: WebDavRemote, url: str) -> None:
+    try:
+        remote.make_directory(ROOT)
+    except ParentNotFoundError as error:
+        raise ConfigurationError(f"on the server there is no directory to make {url} in") from error
+    remote.identity()
+
+
+def preview(remote: WebDavRemote, folder: str, scratch: FilePath, clock: Clock) -> Preview | None:
+    """What would happen; None when one side is empty. Nothing stays behind on either side."""
+    local = LocalFolder(FilePath(folder), clock)
+    if not local.list(ROOT).entries or not remote.list(ROOT):
+        return None
+    journal = open_journal(scratch / "journal", "damaged")
+    try:
+        settings = Settings(Customs(rules=name_rules()), Selection())
+        engine = Engine(local, remote, journal, clock, settings, Lanes())
+        pairs = [step for step in engine.preview().steps if isinstance(step, Pair)]
+        nodes = [journal.node(node) for node in journal.unsettled(-1)]
+        only = Counter(node.only_side for node in nodes)
+        local_count, remote_count = (only[side] - len(pairs) for side in SIDES)
+        return Preview(local_count, remote_count, len(pairs))
+    finally:
+        journal.close()
+        shutil.rmtree(scratch)
+        shutil.rmtree(FilePath(folder) / STATE_DIRECTORY)

@@ -1,0 +1,298 @@
+"""Keeps one pair of folders equal for as long as the agent runs: calls the engine whenever there is a reason to.
+
+Used by `daemon`. Reasons come in through the `inbox`: hints of the watcher, the server's word that something changed
+(a report that it holds back until then), transfers that are over, and time, as a fallback for all of them. Threading:
+one thread runs the engine and nothing else touches it; another waits for the server; the watcher has its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path as FilePath
+from typing import Any
+
+from helenite.core.clock import Clock
+from helenite.core.errors import HeleniteError, PermissionDeniedError, UnavailableError
+from helenite.core.paths import Path, format_path, parse_path
+from helenite.core.process import Worker
+from syncagent.engine import Engine, Report, Settings
+from syncagent.fates import Customs
+from syncagent.history import History, RecordedFolder, RecordedRemote
+from syncagent.inbox import Inbox, Work
+from syncagent.journal import Journal, open_journal
+from syncagent.lanes import Lane, Pools
+from syncagent.names import IGNORE_FILE, NameRules, host_label
+from syncagent.observe import TOKEN
+from syncagent.remote import WebDavRemote
+from syncagent.selection import Selection
+from syncagent.session import Account, Session, Throttles
+from syncagent.settings import PairSettings
+from syncagent.status import Mood, PairStatus
+from syncagent.transfers import Lanes
+from syncagent.watcher import FolderWatch
+
+log = logging.getLogger(__name__)
+
+GATHER_S = 0.02
+"""A hint waits so long for others of the same action."""
+ARRIVALS_S = 0.1
+"""Transfers that are over are put in place together while others are under way."""
+EVERYWHERE_S = 3600.0
+"""Whatever hints say, everything is looked at so often."""
+POLL_S = 30.0
+"""Between looks at a side that does not tell of changes."""
+CHECK_S = 120.0
+"""Between self-tests of the watcher."""
+WAIT_S = 50
+"""So long the server may hold back its answer; what stands between cuts connections that are silent for a minute."""
+OFFLINE_S = (1.0, 60.0)
+"""The wait after a failure, the first and the longest; it doubles."""
+STOP_S = 5.0
+"""So long the end of the process waits for a cycle; the next process finds out what it has done."""
+TROUBLES_MAX = 100
+"""Told in a status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all pairs of the agent share."""
+
+    clock: Clock
+    throttles: Throttles
+    pools: Pools
+    rules: NameRules
+
+
+class PairRunner:
+    """One pair of folders, being kept equal."""
+
+    def __init__(self, pair: PairSettings, password: str, directory: FilePath, tools: Tools) -> None:
+        self._pair = pair
+        self._account = Account(pair.url, pair.user, password)
+        self._directory = directory
+        self._tools = tools
+        self._clock = tools.clock
+        self._inbox = Inbox(tools.clock)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.history = History(directory / "history.jsonl", tools.clock)
+        self._watch = FolderWatch(pair.folder, self._hear, lambda: self._inbox.poke(everywhere=True))
+        self._status = PairStatus(pair.id, pair.folder, pair.url)
+        self._is_paused = pair.is_paused
+        self._engine: Engine | None = None
+        self._engine_key: tuple[str, str] = ("", "")
+        self._journal: Journal | None = None
+        self._token = ""
+        self._failures = 0
+        self._wake_at: float | None = None
+        self._everywhere_at = 0.0
+        self._check_at = 0.0
+        self._cycled = threading.Event()  # the server's word is of use again
+        self._folder = RecordedFolder(FilePath(pair.folder), self._clock, self.history)
+        self._remote = RecordedRemote(self._connect(), self.history)
+        self._syncing = Worker(f"sync-{pair.id}", self._run, self._crash)
+        self._listening = Worker(f"listen-{pair.id}", self._listen)
+
+    @property
+    def status(self) -> PairStatus:
+        """How it is now; any thread may ask."""
+        return replace(self._status, is_settled=self._status.is_settled and self._inbox.is_empty)
+
+    def start(self) -> None:
+        self._syncing.start()
+        self._listening.start()
+
+    def stop(self) -> None:
+        """Begin nothing more. What is under way is found out about by the next process."""
+        self._listening.stop(0)  # it may be waiting for the server, and ends by itself
+        self._syncing.stop(0)
+        self._inbox.poke()
+        self._syncing.stop(STOP_S)
+        self._watch.stop()
+
+    def pause(self, *, is_paused: bool) -> None:
+        self._is_paused = is_paused
+        self._inbox.poke(everywhere=not is_paused)
+
+    def call(self, function: Callable[[Engine], Any]) -> Any:
+        """Ask or tell the engine something, on its own thread; a cycle follows."""
+        return self._inbox.call(lambda: function(self._prepare()))
+
+    def sync_now(self) -> None:
+        """Look at everything."""
+        self._inbox.poke(everywhere=True)
+
+    # The engine's thread
+
+    def _run(self, stopping: threading.Event) -> None:
+        self._watch.start()
+        self._inbox.poke(everywhere=True)
+        while not stopping.is_set():
+            work = self._inbox.take(None if self._is_paused else self._wake_at)
+            for function, future in work.calls:
+                try:
+                    future.set_result(function())
+                except HeleniteError as error:
+                    future.set_exception(error)
+            if stopping.is_set():
+                break
+            if self._is_paused:
+                self._tell(Mood.PAUSED, "paused")
+            elif work.is_due or work.calls:
+                self._work(work)
+        if self._journal is not None:
+            self._journal.close()
+
+    def _work(self, work: Work) -> None:
+        """One cycle, and what it means for the next."""
+        began = self._clock.monotonic_s()
+        if began >= self._check_at:
+            self._check_watch()
+        is_everywhere = work.is_everywhere or began >= self._everywhere_at
+        if work.dirty or is_everywhere:
+            self._tell(Mood.SYNCING, "looking for changes", is_settled=False)
+        try:
+            report = self._prepare().cycle(work.dirty, everywhere=is_everywhere)
+        except HeleniteError as error:
+            self._fail(error)
+            return
+        self._failures = 0
+        now = self._clock.monotonic_s()
+        if is_everywhere:
+            self._everywhere_at = now + (POLL_S if self._watch.trouble else EVERYWHERE_S)
+        assert self._journal is not None
+        self._token = self._journal.fact(TOKEN) or ""
+        times = [self._everywhere_at, self._check_at, *([report.wake_at] if report.wake_at else [])]
+        self._wake_at = min(times) if self._token else min(*times, now + POLL_S)
+        self._conclude(report)
+        self._cycled.set()
+
+    def _prepare(self) -> Engine:
+        """The engine for the present rules and day: both are in its settings."""
+        day = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC).astimezone().date().isoformat()
+        key = (self._ignore_file(), day)
+        if self._engine is None or key != self._engine_key:
+            self._engine, self._engine_key = self._make_engine(*key), key
+        return self._engine
+
+    def _make_engine(self, ignore_file: str, day: str) -> Engine:
+        if self._journal is None:
+            damaged = f"journal-damaged-{self._clock.now_ms()}"
+            self._journal = open_journal(self._directory / "journal", damaged)
+        selection = Selection(ignore_file, [parse_path(f"/{path}") for path in self._pair.excluded])
+        customs = Customs(self._pair.id, f"{day} {host_label(socket.gethostname())}", self._tools.rules)
+        pools = self._tools.pools
+        lanes = Lanes(Lane(pools.small, self._arrive), Lane(pools.large, self._arrive))
+        settings = Settings(customs, selection)
+        return Engine(self._folder, self._remote, self._journal, self._clock, settings, lanes)
+
+    def _ignore_file(self) -> str:
+        try:
+            return (FilePath(self._pair.folder) / IGNORE_FILE).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            log.warning("%s cannot be read: %s", IGNORE_FILE, error)
+            return self._engine_key[0]
+
+    def _check_watch(self) -> None:
+        """The watcher's self-test; when it fails, try once more with a new one, and look everywhere."""
+        self._check_at = self._clock.monotonic_s() + CHECK_S
+        if self._status.cycles == 0 or self._watch.check():
+            return
+        log.warning("%s: %s", self._pair.folder, self._watch.trouble)
+        self._watch.start()
+        self._everywhere_at = 0.0
+
+    def _connect(self) -> Session:
+        return Session(self._account, self._clock, self._tools.throttles)
+
+    # Telling
+
+    def _crash(self) -> None:
+        """A bug ended the engine's thread; the log says which."""
+        self._tell(Mood.ATTENTION, "stopped by an error of the agent; see its log", problem="internal error")
+
+    def _fail(self, error: HeleniteError) -> None:
+        """A side cannot be looked at: wait, longer each time."""
+        first, longest = OFFLINE_S
+        wait_s = min(first * 2.0 ** min(self._failures, 10), longest)
+        self._failures += 1
+        self._wake_at = self._clock.monotonic_s() + wait_s
+        if isinstance(error, UnavailableError):
+            self._tell(Mood.OFFLINE, str(error), is_settled=False)
+        else:
+            is_refused = isinstance(error, PermissionDeniedError)
+            log.warning("%s: %s%s", self._pair.folder, "refused: " if is_refused else "", error)
+            self._tell(Mood.ATTENTION, str(error), problem=str(error), is_settled=False)
+
+    def _conclude(self, report: Report) -> None:
+        troubles = [f"{format_path(trouble.path)}: {trouble.reason}" for trouble in report.troubles]
+        troubles += [problem.reason for problem in report.problems]
+        troubles += [str(error) for _, error in report.failed]
+        for trouble in troubles:
+            log.info("%s: %s", self._pair.folder, trouble)
+        kept = tuple(troubles[:TROUBLES_MAX])
+        if report.stop is not None:
+            self._tell(Mood.ATTENTION, report.stop.sentence, problem=report.stop.sentence, troubles=kept)
+        elif report.is_quiet:
+            self._tell(Mood.IDLE, "up to date", troubles=kept, is_settled=True)
+        else:
+            self._tell(Mood.SYNCING, "syncing", troubles=kept)
+
+    def _tell(
+        self,
+        mood: Mood,
+        sentence: str,
+        *,
+        problem: str = "",
+        troubles: tuple[str, ...] = (),
+        is_settled: bool = False,
+    ) -> None:
+        cycles = self._status.cycles + (sentence != "looking for changes")
+        self._status = replace(
+            self._status,
+            mood=mood,
+            sentence=sentence,
+            problem=problem,
+            troubles=troubles,
+            is_settled=is_settled,
+            cycles=cycles,
+            watch_trouble=self._watch.trouble,
+        )
+
+    # Reasons for a cycle
+
+    def _hear(self, directory: Path) -> None:
+        self._inbox.hint(directory, GATHER_S)
+
+    def _arrive(self, left: int) -> None:
+        self._inbox.poke(ARRIVALS_S if left else 0.0)
+
+    def _listen(self, stopping: threading.Event) -> None:
+        """Wait for the server's word, again and again."""
+        remote = WebDavRemote(self._connect())
+        while not stopping.is_set():
+            self._cycled.wait(POLL_S)
+            token = self._token
+            if self._is_paused or not token or stopping.is_set():
+                self._cycled.clear()
+                continue
+            self._cycled.clear()
+            try:
+                has_news = remote.wait(token, WAIT_S)
+            except HeleniteError as error:
+                log.info("%s: waiting for the server: %s", self._pair.folder, error)
+                stopping.wait(OFFLINE_S[0])
+                has_news = True  # the engine finds out what is wrong
+            if has_news is None:
+                stopping.wait(POLL_S)
+            if has_news is False:
+                self._cycled.set()
+            else:
+                self._inbox.poke()
+        remote.close()
