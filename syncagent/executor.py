@@ -20,8 +20,8 @@ from syncagent.model import Kind, LocalState, Node, NodeId, Place, RemoteState, 
 from syncagent.plan import (
     Adopt,
     Batch,
-    Change,
     Delete,
+    Direct,
     Forget,
     Inspect,
     MakeDirectory,
@@ -126,7 +126,7 @@ class StepExecutor:
             return set()
         return {path_of(self._journal, Tree.LOCAL, node.local.place.parent)}
 
-    def _carry_out(self, step: Note | Change) -> None:
+    def _carry_out(self, step: Note | Direct) -> None:
         match step:
             case Pair(local, remote):
                 records.pair(self._journal, local, remote)
@@ -141,7 +141,7 @@ class StepExecutor:
             case _:
                 self._write(step)
 
-    def _write(self, step: Change) -> None:
+    def _write(self, step: Direct) -> None:
         match step:
             case MakeDirectory(Tree.LOCAL, node, place):
                 path = self._path(Tree.LOCAL, place, node)

@@ -102,7 +102,7 @@ class _Look:
         raise ProtocolError(f"the server's list of changes has no end after {ROUNDS_MAX} answers")
 
     def _change(self, entry: RemoteEntry) -> None:
-        if not self._is_included(entry):
+        if not entry.path or not self._is_included(entry):
             return
         parent = self._resolve(entry.path[:-1])
         if parent is None:

@@ -120,8 +120,8 @@ class Delete:
 Note = Pair | Rescue | Inspect | Adopt | Forget
 """Steps that change nothing but the journal."""
 Transfer = Upload | Download
-Change = MakeDirectory | Move | SetAside | SetAttributes | Delete
-Write = Change | Transfer
+Direct = MakeDirectory | Move | SetAside | SetAttributes | Delete
+Write = Direct | Transfer
 Step = Note | Write
 Batch = tuple[Step, ...]
 
