@@ -18,6 +18,8 @@ from helenite.core.model import Expect
 
 TAGS_MAX = 200
 """Entity tags in one header; more make no sense for one resource."""
+TIME_SECONDS_MAX = 253_402_300_799
+"""The end of the year 9999, the last that HTTP dates can say."""
 IF_TOKENS_MAX = 1000
 """Parentheses, tokens and tags in one `If` header; clients send a dozen."""
 

@@ -18,8 +18,8 @@ from wsgidav.dav_provider import DAVCollection, DAVNonCollection, DAVProvider
 from helenite.client.caching import CachingFileSystem
 from helenite.client.reader import Reader
 from helenite.core.clock import Clock
-from helenite.core.errors import EntryNotFoundError
-from helenite.core.model import Entry, EntryView, Usage
+from helenite.core.errors import EntryNotFoundError, SequenceExpiredError
+from helenite.core.model import Entry, EntryView, Sequence, Usage
 from helenite.core.paths import ROOT, Path, format_path
 from helenite.core.pb import common_pb2
 from webdav.probes import Probes
@@ -170,8 +170,12 @@ class Provider(DAVProvider):  # type: ignore[misc]
         return uuid.uuid5(uuid.NAMESPACE_URL, f"helenite:{self.cluster_id}:{entry.id:x}").urn
 
     def present_token(self) -> Token:
-        """The newest position in the feed, or a little before: the root's revision is that of the last change."""
-        return Token(self.file_system.stat(ROOT).revision)
+        """The newest position in the feed."""
+        try:  # from the root's revision, as that is the last change of all, unless sequences have leapt since
+            last = self.file_system.read_feed(self.file_system.stat(ROOT).revision, limit=1)[1]
+        except SequenceExpiredError:
+            last = Sequence(self.file_system.rpc.admin("GetStatus", common_pb2.Empty()).sequence)
+        return Token(last)
 
     def sync_token(self) -> str:
         """The value of DAV:sync-token, to be taken before what it stands for is looked up."""

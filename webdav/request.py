@@ -14,7 +14,7 @@ from helenite.core.errors import InvalidRequestError
 from helenite.core.paths import Path
 from webdav.body import Body
 from webdav.errors import refusal
-from webdav.preconditions import Conditionals, IfList, parse_if
+from webdav.preconditions import TIME_SECONDS_MAX, Conditionals, IfList, parse_if
 from webdav.probes import FINDER
 from webdav.provider import Provider, Resource
 from webdav.rights import Verb, demand
@@ -24,8 +24,6 @@ PATH_KEY = "helenite.path"
 """In the environ: the parsed target and whether it ended with a slash."""
 PRINCIPAL_KEY = "helenite.principal"
 """In the environ: who asks; empty where the gateway is open."""
-TIME_SECONDS_MAX = 253_402_300_799
-"""The end of the year 9999, the last that HTTP dates can say."""
 
 
 class Request:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from helenite.core.errors import InvalidRequestError
+from webdav.preconditions import TIME_SECONDS_MAX
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 EXTENDED_BYTES_MAX = 64 * 1024
@@ -18,8 +19,6 @@ EXTENDED_BYTES_MAX = 64 * 1024
 SPARSE_BLOCKS_MAX = 1024
 """Continued map of a GNU sparse file, which is skipped."""
 PIECE_BYTES = 256 * 1024
-TIME_SECONDS_MAX = 253_402_300_799
-"""The end of the year 9999, the last that HTTP dates can say."""
 PREFIX = "HELENITE."
 """Of our own keywords in pax headers."""
 END = bytes(2 * BLOCK_BYTES)

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import httpx
@@ -123,6 +124,18 @@ def test_tokens_outlive_the_master(cluster: Cluster, http: httpx.Client, other: 
     assert set(follower.picture) == {"/lasting/before", "/lasting/after"}
     assert follower.restarts == 0
     wait_until(lambda: not _waits_in_vain(http), 20)
+
+
+def test_tokens_of_an_untouched_cluster_are_good_after_a_restart(tmp_path: Path) -> None:
+    """Sequences leap when Redis is started anew, and there is nothing in the feed yet."""
+    with Cluster(tmp_path / "new", "--workers", "1") as new:
+        new.kill_everything()
+        new.start()
+        with httpx.Client(base_url=new.url, timeout=30) as http:
+            follower = SyncClient(asking(http, "/"), "/")
+            for _ in range(3):
+                follower.synchronise()
+            assert follower.restarts == 0
 
 
 def _waits_in_vain(http: httpx.Client) -> bool:

@@ -31,6 +31,7 @@ from tests.support.waiting import wait_until
 from webdav.app import Application
 from webdav.server import Server
 from webdav.urls import format_href
+from webdav.waiting import WaitingRoom
 
 
 @pytest.fixture(scope="module")
@@ -434,9 +435,16 @@ def test_the_picture_of_a_client_is_right(client: Client, fs: MemoryFileSystem, 
 # Waiting
 
 
+def fresh_token(client: Client, fs: MemoryFileSystem, target: str = "/") -> str:
+    """A token; from then on, who reads the feed is one that waits."""
+    token = token_of(client, target)
+    fs.calls.clear()
+    return token
+
+
 def test_waiting_ends_with_a_change_beneath(client: Client, fs: MemoryFileSystem) -> None:
     fs.make_directory(("home",))
-    token = token_of(client, "/home/")
+    token = fresh_token(client, fs, "/home/")
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, client, "/home/", token, "wait=15")
         wait_until(lambda: fs.calls.get("read_feed"))
@@ -459,14 +467,14 @@ def test_waiting_ends_with_the_time(client: Client) -> None:
 
 
 def test_nobody_waits_while_the_feed_is_not_followed(client: Client, fs: MemoryFileSystem) -> None:
-    token = token_of(client)
+    token = fresh_token(client, fs)
     fs.coherence.keep_fresh(0)
     reply = ask(client, "/", token, "wait=30")
     assert (reply.status, reply.get("Preference-Applied")) == (207, None)
 
 
 def test_a_waiter_is_answered_when_the_feed_is_lost(client: Client, fs: MemoryFileSystem) -> None:
-    token = token_of(client)
+    token = fresh_token(client, fs)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, client, "/", token, "wait=30")
         wait_until(lambda: fs.calls.get("read_feed"))
@@ -474,25 +482,29 @@ def test_a_waiter_is_answered_when_the_feed_is_lost(client: Client, fs: MemoryFi
         assert asked.result(5).get("Preference-Applied") is None
 
 
-def test_few_may_wait(client: Client, fs: MemoryFileSystem) -> None:
-    token = token_of(client)
+def places_left(server: Server) -> int:
+    room: WaitingRoom = server.wsgi_app.provider.waiting  # type: ignore[attr-defined]
+    return room._free._value
+
+
+def test_few_may_wait(client: Client, fs: MemoryFileSystem, server: Server) -> None:
+    token = fresh_token(client, fs)
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(ask, client, "/", token, "wait=20") for _ in range(2)]
-        wait_until(lambda: fs.calls.get("read_feed") == 2)
-        wait_until(lambda: ask(client, "/", token, "wait=1").get("Preference-Applied") is None)
+        wait_until(lambda: places_left(server) == 0)
+        assert ask(client, "/", token, "wait=20").get("Preference-Applied") is None
         put(fs, "f")
         assert [reply.result(5)["Preference-Applied"] for reply in waiting] == ["wait=20"] * 2
 
 
 def test_who_hangs_up_waits_no_longer(client: Client, fs: MemoryFileSystem, server: Server) -> None:
-    token = token_of(client)
-    room = server.wsgi_app.provider.waiting  # type: ignore[attr-defined]
+    token = fresh_token(client, fs)
     body = report_body(token)
     with client.connect() as connection:
         headers = {"Prefer": "wait=50", "Content-Length": str(len(body))}
         connection.send(client.head("REPORT", "/", headers) + body)
-        wait_until(lambda: room._free._value == 1)
-    wait_until(lambda: room._free._value == 2, 2)
+        wait_until(lambda: places_left(server) == 1)
+    wait_until(lambda: places_left(server) == 2, 2)
 
 
 def test_a_server_that_stops_does_not_wait_for_waiters() -> None:
@@ -500,7 +512,7 @@ def test_a_server_that_stops_does_not_wait_for_waiters() -> None:
     with ThreadPoolExecutor(1) as pool:
         with serving(our_server(Application(fs, threads=4))) as server:  # type: ignore[arg-type]
             client = Client(*server.bind_addr)
-            asked = pool.submit(ask, client, "/", token_of(client), "wait=50")
+            asked = pool.submit(ask, client, "/", fresh_token(client, fs), "wait=50")
             wait_until(lambda: fs.calls.get("read_feed"))
             began = time.monotonic()
         assert time.monotonic() - began < 3
