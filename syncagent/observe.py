@@ -20,6 +20,8 @@ from syncagent.selection import Selection
 
 ROUNDS_MAX = 10_000
 """Truncated answers in a row, each with a new token: a server that goes on like that is broken."""
+CHANGES_MAX = 100_000
+"""Changes in memory before they are applied: about 50 MB."""
 TROUBLES_MAX = 5
 """So many directories may fail in one look; more say that the server is not well, and nothing is taken from it."""
 TOKEN = "token"
@@ -88,27 +90,50 @@ class _Look:
 
     def changes(self, token: str) -> RemoteLook:
         """Take over what the server says has changed."""
-        for _ in range(ROUNDS_MAX):
+        token, entries, removed, answer_count = self._gather(token)
+        # Each answer names paths as they were at its moment. Across several, a directory that was moved in between
+        # makes them ambiguous; only a walk tells then.
+        if answer_count > 1 and any(self._moves_directory(entry) for entry in entries):
+            raise SequenceExpiredError("a directory was moved among changes that fill several answers")
+        for entry in sorted(entries, key=lambda entry: len(entry.path)):
+            self._change(entry)
+        for path in removed:
+            self._remove(path)
+        self._finish()
+        self._journal.note(TOKEN, "" if self._found.troubles else token)
+        return self._found
+
+    def _gather(self, token: str) -> tuple[str, list[RemoteEntry], list[Path], int]:
+        """All changes since a token: the new token, the last word on each entry, what is removed, how many answers."""
+        entries: dict[str, RemoteEntry] = {}
+        removed: dict[Path, None] = {}
+        for answer_count in range(1, ROUNDS_MAX + 1):
             answer = self._remote.changes(token)
-            for entry in sorted(answer.changed, key=lambda entry: len(entry.path)):
-                self._change(entry)
-            for path in answer.removed:
-                self._remove(path)
+            removed.update(dict.fromkeys(answer.removed))
+            for entry in answer.changed:
+                entries[entry.stamp.resource] = entry
+                removed.pop(entry.path, None)
             token = answer.token
             if answer.is_complete:
-                self._finish()
-                self._journal.note(TOKEN, "" if self._found.troubles else token)
-                return self._found
+                return token, list(entries.values()), list(removed), answer_count
+            if len(entries) + len(removed) > CHANGES_MAX:
+                raise SequenceExpiredError(f"more than {CHANGES_MAX} changes: a walk costs less memory")
         raise ProtocolError(f"the server's list of changes has no end after {ROUNDS_MAX} answers")
+
+    def _moves_directory(self, entry: RemoteEntry) -> bool:
+        if entry.kind is not Kind.DIRECTORY or not entry.path:
+            return False
+        node = self._journal.find_resource(entry.stamp.resource)
+        return node is not None and self._resolve(entry.path) != node.id
 
     def _change(self, entry: RemoteEntry) -> None:
         if not entry.path or not self._is_included(entry):
             return
         parent = self._resolve(entry.path[:-1])
-        if parent is None:
-            # Its directory is left out, or the server names children before their parents across two answers.
+        if parent is None or (parent != ROOT_ID and self._journal.node(parent).kind is not Kind.DIRECTORY):
+            # Its directory is left out, or the server does not name it though it should.
             if all(self._selection.includes(entry.path[:end], is_directory=True) for end in range(1, len(entry.path))):
-                raise SequenceExpiredError(f"the changes name {entry.path} before its directory")
+                raise SequenceExpiredError(f"the changes do not name the directory of {entry.path}")
             return
         node, is_new = self._enter(Place(parent, entry.path[-1]), entry)
         if is_new and entry.kind is Kind.DIRECTORY:
