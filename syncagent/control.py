@@ -120,12 +120,9 @@ def ask(home: Home, command: str, **values: Any) -> Answer:
 
 def _connect(home: Home) -> socket.socket:
     path = home.path / SOCKET
-    if path.exists():
-        connection = socket.socket(socket.AF_UNIX)
-        address: str | tuple[str, int] = str(path)
-    else:
-        connection = socket.socket(socket.AF_INET)
-        address = ("127.0.0.1", int(_load(home)["port"]))
+    is_unix = path.exists()
+    address: str | tuple[str, int] = str(path) if is_unix else ("127.0.0.1", int(_load(home)["port"]))
+    connection = socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET)
     connection.settimeout(ASK_S)
     try:
         connection.connect(address)

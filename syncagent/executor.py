@@ -118,10 +118,14 @@ class StepExecutor:
     def _fail(self, step: Step, error: HeleniteError, outcome: Outcome) -> None:
         outcome.failed.append((step, error))
         if not isinstance(step, Pair):
-            outcome.dirty |= self._around(self._journal.node(step.node))
+            outcome.dirty |= self._around(step.node)
 
-    def _around(self, node: Node) -> set[Path]:
+    def _around(self, node_id: NodeId) -> set[Path]:
         """The local directory to look at after a step with this node failed."""
+        try:
+            node = self._journal.node(node_id)
+        except KeyError:
+            return set()  # while its content was on its way, the node went away on both sides
         if node.local is None:
             return set()
         return {path_of(self._journal, Tree.LOCAL, node.local.place.parent)}

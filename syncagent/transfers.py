@@ -117,9 +117,17 @@ class Transfers:
             del self._running[running.step.node]
             try:
                 outcome = running.future.result()
+                self._expect_known(running.step.node)
                 yield Arrival(running.step, touched=self._take_over(running.step, outcome))
             except HeleniteError as error:
                 yield Arrival(running.step, error)
+
+    def _expect_known(self, node: NodeId) -> None:
+        """Refuse what has arrived for a node that went away on both sides meanwhile."""
+        try:
+            self._journal.node(node)
+        except KeyError as error:
+            raise PreconditionFailedError("the entry is gone by now") from error
 
     def _upload(self, node: Node, step: UploadStep) -> _Job:
         local, remote = node.local, node.remote
