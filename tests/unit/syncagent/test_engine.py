@@ -563,19 +563,19 @@ def test_kinds_change(world: World, agent: Agent, server: MemoryServer) -> None:
 
 
 def test_a_large_file_holds_up_nothing(world: World, agent: Agent, server: MemoryServer) -> None:
-    arrived, go_on = threading.Event(), threading.Event()
-    honest = server.store
+    arrived, under_way, go_on = threading.Event(), threading.Event(), threading.Event()
 
-    def slow_for_large(path: tuple[str, ...], *arguments: object) -> object:
-        if path == ("large",):
+    def hold_the_first(phase: str, name: str) -> None:
+        if (phase, name) == ("before", "store") and not under_way.is_set():
+            under_way.set()
             assert go_on.wait(10)
-        return honest(path, *arguments)  # type: ignore[arg-type]
 
-    server.store = slow_for_large  # type: ignore[method-assign, assignment]
+    server.hook = hold_the_first
     with ThreadPoolExecutor(1) as small, ThreadPoolExecutor(1) as large:
         agent.lanes = Lanes(small, large, arrived.set)
         write(agent, "large", bytes(LARGE_BYTES + 1))
         agent.cycle("")
+        assert under_way.wait(10)
         write(agent, "small", b"1")
         agent.cycle("")
         assert arrived.wait(10)
