@@ -249,7 +249,7 @@ def test_too_many_deletions_are_asked_about(anna: Agent, bert: Agent, server: Se
     settle(server, anna, bert)
     for file in top.iterdir():
         file.unlink()
-    wait_until(lambda: anna.status()["mood"] == "attention", 30)
+    wait_until(lambda: anna.status()["problem"].startswith(f"{count} of"), 30)
     assert anna.command("status").returncode == 1
     assert len(list((bert.folder / "many").iterdir())) == count
     ask(anna.home, "decide", decision="undo")
@@ -257,7 +257,7 @@ def test_too_many_deletions_are_asked_about(anna: Agent, bert: Agent, server: Se
     settle(server, anna, bert)
     for file in top.iterdir():
         file.unlink()
-    wait_until(lambda: anna.status()["mood"] == "attention", 30)
+    wait_until(lambda: anna.status()["problem"].startswith(f"{count} of"), 30)
     assert anna.command("decide", "allow").returncode == 0
     wait_until(lambda: not list((bert.folder / "many").iterdir()), 30)
     settle(server, anna, bert)
