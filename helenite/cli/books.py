@@ -95,17 +95,21 @@ def mend(cluster: FileSystem, books: Books, progress: Progress, *, accept_loss: 
         )
         mended += cluster.rpc.admin("Mend", request).mended
         progress.advance(task, len(batch))
-    _await_replicas(cluster, [ChunkHandle(action["handle"]) for action in actions if action["kind"] == "enter"])
+    _await_replicas(
+        cluster, {ChunkHandle(each["handle"]): len(each["servers"]) for each in actions if each["kind"] == "enter"}
+    )
     return mended
 
 
-def _await_replicas(cluster: FileSystem, entered: list[ChunkHandle]) -> None:
-    """Chunks that were entered into the table have replicas as soon as their chunkservers have looked."""
+def _await_replicas(cluster: FileSystem, entered: dict[ChunkHandle, int]) -> None:
+    """Chunks that were entered into the table have their replicas as soon as the chunkservers have looked."""
     pause, deadline = threading.Event(), time.monotonic() + ENTER_S
     while entered and time.monotonic() < deadline:
-        found = cluster.locate(entered[:LOCATE_BATCH])
-        entered = [location.handle for location in found if not location.servers] + entered[LOCATE_BATCH:]
-        pause.wait(ENTER_PAUSE_S if entered else 0)
+        found = cluster.locate(list(entered)[:LOCATE_BATCH])
+        complete = [location.handle for location in found if len(location.servers) >= entered[location.handle]]
+        for handle in complete:
+            del entered[handle]
+        pause.wait(0 if complete else ENTER_PAUSE_S)
 
 
 def _audit_snapshot(cluster: FileSystem, progress: Progress) -> Audit:
