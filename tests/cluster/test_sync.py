@@ -258,6 +258,8 @@ def test_too_many_deletions_are_asked_about(anna: Agent, bert: Agent, server: Se
     top.rename(away.with_name("many away again"))
     wait_until(lambda: anna.status()["problem"].startswith(f"{count + 1} of"), 30)
     assert anna.command("decide", "allow").returncode == 0
+    wait_until(lambda: bert.status()["problem"].startswith(f"{count + 1} of"), 30)  # each device asks for itself
+    assert bert.command("decide", "allow").returncode == 0
     wait_until(lambda: not (bert.folder / "many").exists(), 30)
     settle(server, anna, bert)
 
