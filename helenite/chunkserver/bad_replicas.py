@@ -121,9 +121,11 @@ class BadReplicas:
             self._to_report.difference_update(handles)
 
     def _condemn(self, handle: ChunkHandle, why: str) -> None:
+        is_news = handle not in self._refused
         if self._report(handle):
-            log.error("chunk %x is %s: its replica here is refused and kept until another replaces it", handle, why)
             self._refused.add(handle)
+        if handle in self._refused and is_news:
+            log.error("chunk %x is %s: its replica here is refused and kept until another replaces it", handle, why)
 
     def _report(self, handle: ChunkHandle) -> bool:
         """Whether there is room for it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import random
 import socket
 import sys
 import threading
@@ -17,7 +19,7 @@ from helenite.cli.cluster_dir import DEFAULT_DIR, ClusterDir, ClusterInfo
 from helenite.cli.embedded_redis import EmbeddedRedis
 from helenite.cli.supervisor import Program, Supervisor
 from helenite.config import environment
-from helenite.core.errors import UnavailableError
+from helenite.core.errors import ConfigurationError, UnavailableError
 from helenite.core.process import start_logging, stop_event_on_signals
 
 READY_S = 120.0
@@ -25,6 +27,11 @@ READY_S = 120.0
 CHECK_S = 0.25
 RESTART_S = 2.0
 log = logging.getLogger(__name__)
+
+
+PORTS = range(20_000, 32_768)
+"""Below those of outgoing connections on every system."""
+PORT_ATTEMPTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +176,20 @@ def _url(plan: UpPlan) -> str:
 
 
 def _free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody uses. Not one that the system gives to outgoing connections: it could be gone in a moment."""
+    for port in random.Random().sample(PORTS, PORT_ATTEMPTS):
+        if _is_free(host, port):
+            return port
+    raise ConfigurationError(f"no free port was found on {host}; name one with --port")
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise ConfigurationError(f"cannot listen on {host}: {error.strerror}") from None
+    return True
