@@ -16,7 +16,6 @@ import errno
 import hashlib
 import itertools
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -220,14 +219,6 @@ class LocalFolder:
                 return
             for name in sorted(todo):
                 _sync(name)
-
-    def purge_trash(self, before_ms: int) -> None:
-        """Delete for good what came into the trash before this time."""
-        with _translated(ROOT):
-            if os.path.isdir(self._trash):
-                for name in os.listdir(self._trash):
-                    if int(name.partition("-")[0]) < before_ms:
-                        shutil.rmtree(os.path.join(self._trash, name))
 
     # Inside
 

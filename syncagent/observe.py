@@ -32,7 +32,6 @@ ROOT_TAG = "root tag"
 class RemoteLook:
     """What a look found."""
 
-    entry_count: int = 0
     gone: list[NodeId] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
 
@@ -177,7 +176,6 @@ class _Look:
 
     def _enter(self, place: Place, entry: RemoteEntry) -> tuple[NodeId, bool]:
         """Bring one entry into the tree; its node, and whether what is beneath it is unknown."""
-        self._found.entry_count += 1
         resource = entry.stamp.resource
         known = self._journal.find_resource(resource)
         waiting = self._limbo.find(resource)

@@ -69,10 +69,6 @@ class Patience:
         wait_s = min(FAILED_S * 2.0 ** min(count - 1, 30), FAILED_MAX_S)
         self._failed[node] = _Failed(count, now if is_stale and count <= STALE_FREE else now + wait_s)
 
-    def succeeded(self, node: NodeId) -> None:
-        """A step with this node went well."""
-        self._failed.pop(node, None)
-
     def wake_at(self, now: float) -> float | None:
         """When the next of those who are held can go on."""
         times = [failure.until for failure in self._failed.values()]

@@ -25,6 +25,9 @@ from webdav.urls import format_href, quote_name
 PIECE_ENTRIES = 100
 """Entries written together: large enough for one send, small enough that the first arrives early."""
 
+NEVER_KEPT = NEEDS_USAGE | NEEDS_TOKEN
+"""Properties that change without a change of what they are asked of."""
+
 Propstats = Callable[[EntryView], str]
 
 
@@ -38,20 +41,19 @@ def propfind(request: Request) -> Response:
     query = parse_propfind(request.body.read_all(XML_BYTES_MAX))
     wanted = wanted_of_cluster(query)
     is_brief = wants_brief(request)
-    key = None if wanted["with_locks"] or request.if_lists else (request.path, depth, query, is_brief)
     renderings = request.provider.renderings
-    if key is not None and (NEEDS_USAGE | NEEDS_TOKEN).isdisjoint(query.names):
+    key = (request.path, depth, query, is_brief)
+    may_keep = not wanted["with_locks"] and not request.if_lists and NEVER_KEPT.isdisjoint(query.names)
+    if may_keep:
         request.demand_right(Verb.READ)
         if (kept := renderings.find(key)) is not None:
             return whole(207, kept, XML_TYPE)
-    else:
-        key = None
     observed = request.file_system.coherence.observe(request.path)
     facts = facts_of(request, query)
     view, members = _fetch(request, wanted, observed, with_members=depth == "1")
     render = compile_query(query, facts, is_brief=is_brief)
     pieces = _write(request, view, members, render)
-    return generated(207, pieces if key is None else renderings.keep(key, observed, pieces), XML_TYPE)
+    return generated(207, renderings.keep(key, observed, pieces) if may_keep else pieces, XML_TYPE)
 
 
 def wants_brief(request: Request) -> bool:

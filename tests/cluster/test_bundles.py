@@ -27,16 +27,9 @@ LANES = 4
 """Connections of a client that sends single PUTs."""
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("bundles"), "--workers", "2") as running:
-        yield running
-        running.check_fsck()
-
-
 @pytest.fixture
-def http(cluster: Cluster) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=cluster.url, timeout=90) as client:
+def http(shared_cluster: Cluster) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=shared_cluster.url, timeout=90) as client:
         yield client
 
 
@@ -64,12 +57,12 @@ def unpack(data: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(240)
-def test_a_thousand_small_files(cluster: Cluster, http: httpx.Client, files: dict[str, bytes]) -> None:
+def test_a_thousand_small_files(shared_cluster: Cluster, http: httpx.Client, files: dict[str, bytes]) -> None:
     for home in ("/singly/", "/bundled/"):
         http.request("MKCOL", home).raise_for_status()
     for number in range(20):
         http.request("MKCOL", f"/singly/d{number}/").raise_for_status()
-    clients = [httpx.Client(base_url=cluster.url, timeout=60) for _ in range(LANES)]
+    clients = [httpx.Client(base_url=shared_cluster.url, timeout=60) for _ in range(LANES)]
 
     def lane(number: int) -> None:
         for name in list(files)[number::LANES]:
@@ -102,7 +95,7 @@ def _seconds(act: Callable[[], object]) -> float:
 
 
 def test_the_documented_commands(
-    cluster: Cluster, http: httpx.Client, tmp_path: Path, need: Callable[..., None]
+    shared_cluster: Cluster, http: httpx.Client, tmp_path: Path, need: Callable[..., None]
 ) -> None:
     """The lines of COMPLIANCE.md between its fences, run by a shell with GNU tar and curl."""
     need("tar", "curl")
@@ -119,7 +112,7 @@ def test_the_documented_commands(
     with (source / "holes").open("wb") as holes:
         holes.truncate(1 << 20)
     (tmp_path / "out").mkdir()
-    script = commands[1].replace("http://localhost:8080/", cluster.url)
+    script = commands[1].replace("http://localhost:8080/", shared_cluster.url)
     environment = os.environ | {"NO_PROXY": "*"}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],

@@ -9,18 +9,17 @@ from __future__ import annotations
 import random
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
 from helenite.client.rpc import MasterRpc
 from helenite.core.errors import UnavailableError
 from helenite.core.pb import common_pb2, master_pb2
-from tests.chaos.load import Findings, Load, check_shared
+from tests.chaos.load import Findings
 from tests.support.cluster import Cluster
+from tests.support.load import load
 
 CLIENTS = 4
 LEADS_WITHIN_S = 5.0
@@ -67,26 +66,9 @@ def kill_leaders(cluster: Cluster, times: int, rng: random.Random) -> list[float
 def test_each_operation_happens_once_or_not_at_all(tmp_path: Path, times: int, rng: random.Random) -> None:
     findings = Findings()
     with Cluster(tmp_path / "c", "--masters", "2", "--workers", "2") as cluster:
-        with httpx.Client(base_url=cluster.url) as client:
-            for name in ("shared", "locks"):
-                client.request("MKCOL", f"/{name}").raise_for_status()
-        clients = [Load(cluster.url, number, rng.getrandbits(32), findings) for number in range(1, CLIENTS + 1)]
-        stopping = threading.Event()
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            running = [pool.submit(client.run, stopping) for client in clients]
-            try:
-                took = kill_leaders(cluster, times, rng)
-            finally:
-                stopping.set()
-            for task in running:
-                task.result()
-        for each in clients:
-            each.settle()
-            each.close()
-        with httpx.Client(base_url=cluster.url) as client:
-            check_shared(client, findings)
+        with load(cluster, rng, findings, heal=lambda: None, clients=CLIENTS):
+            took = kill_leaders(cluster, times, rng)
         cluster.check_fsck()
-    assert findings.violations == []
     assert [f"{failure.what}: {failure.why}" for failure in findings.failures] == []
     assert max(took) < LEADS_WITHIN_S, took
     print(f"{sum(findings.operations.values())} operations; another leads after {sorted(took)}")  # noqa: T201

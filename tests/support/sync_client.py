@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 
 from helenite.core.errors import HeleniteError
 from helenite.core.paths import Path
+from tests.support.raw_http import Client, Reply
 
 D = "{DAV:}"
 REPORT = (
@@ -146,3 +147,17 @@ def change_at_random(fs: Any, chance: random.Random, home: Path = ()) -> None:
     ]
     with contextlib.suppress(HeleniteError):
         chance.choice(verbs)()
+
+
+def report(client: Client, target: str = "/", token: str = "", **options: object) -> Page:
+    return parse_page(ask(client, target, token, **options).body, target)
+
+
+def ask(client: Client, target: str, token: str = "", prefer: str = "", **options: object) -> Reply:
+    headers = {"Prefer": prefer} if prefer else {}
+    body = report_body(token, **options)  # type: ignore[arg-type]
+    return client("REPORT", target, headers | {"Content-Length": str(len(body))}, body, patience_s=20)
+
+
+def token_of(client: Client, target: str = "/") -> str:
+    return report(client, target).token

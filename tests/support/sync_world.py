@@ -228,3 +228,22 @@ def _hooked(
         return answer
 
     return hooked
+
+
+Make = Callable[..., World]
+
+
+def write(agent: Agent, path: str, content: bytes = b"1") -> FilePath:
+    file = agent.root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+def requests_of(server: MemoryServer, act: Callable[[], object]) -> dict[str, int]:
+    """The writing and fetching requests that something took."""
+    before = dict(server.requests)
+    act()
+    names = ("store", "make_directory", "move", "delete", "set_attributes", "fetch")
+    counts = {name: server.requests.get(name, 0) - before.get(name, 0) for name in names}
+    return {name: count for name, count in counts.items() if count}

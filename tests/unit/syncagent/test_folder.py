@@ -197,15 +197,6 @@ def test_what_is_not_synced_goes_along(folder: LocalFolder, tmp_path: Path) -> N
     assert trash(tmp_path) == [b"1"]
 
 
-def test_purging_the_trash(folder: LocalFolder, tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"1")
-    folder.trash(("a",), {("a",): stamp(folder, "a")}, nothing_goes_along)
-    folder.purge_trash(ClockOfNow().now_ms() - 60_000)
-    assert trash(tmp_path) == [b"1"]
-    folder.purge_trash(ClockOfNow().now_ms() + 60_000)
-    assert trash(tmp_path) == []
-
-
 def test_links_are_kept_and_not_followed(folder: LocalFolder, tmp_path: Path) -> None:
     outside = tmp_path.parent / "outside"
     outside.mkdir()

@@ -7,28 +7,18 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from helenite.core import errors
 from helenite.core.paths import parse_path
-from tests.support.gateways import our_server, serving
 from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.raw_http import Client, Reply
-from webdav.app import Application
 from webdav.bundling import EXECUTABLE
-from webdav.server import Server
 
 D = "{DAV:}"
 BIG = bytes(range(256)) * 8192
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving(our_server(None)) as made:
-        yield made
 
 
 @pytest.fixture
@@ -36,13 +26,6 @@ def fs() -> MemoryFileSystem:
     made = MemoryFileSystem()
     made.make_directory(("home",))
     return made
-
-
-@pytest.fixture
-def client(server: Server, fs: MemoryFileSystem) -> Iterator[Client]:
-    app = server.wsgi_app = Application(fs)  # type: ignore[arg-type]
-    yield Client(*server.bind_addr)
-    app.close()
 
 
 def pack(*members: tuple[str, bytes, dict[str, str]], **fields: object) -> bytes:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from helenite.core import errors
-from tests.support.gateways import our_gateway, our_server, serving
+from tests.support.gateways import our_gateway
 from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.raw_http import Client, Reply, statuses
 from webdav.app import Application
@@ -21,24 +21,6 @@ from webdav.server import Server
 
 D = "{DAV:}"
 NAMED = '<propfind xmlns="DAV:"><prop>{}</prop></propfind>'
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """One server for all tests; each gives it an application of its own."""
-    with serving(our_server(None)) as made:
-        yield made
-
-
-@pytest.fixture
-def fs() -> MemoryFileSystem:
-    return MemoryFileSystem()
-
-
-@pytest.fixture
-def client(server: Server, fs: MemoryFileSystem) -> Client:
-    server.wsgi_app = Application(fs)  # type: ignore[arg-type]
-    return Client(*server.bind_addr)
 
 
 @pytest.fixture

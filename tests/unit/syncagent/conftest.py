@@ -1,0 +1,34 @@
+"""Agents with real folders and a server in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.support.sync_server import MemoryServer
+from tests.support.sync_world import Agent, Make, World
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def make_world(count: int = 1, **abilities: bool) -> World:
+        return World(tmp_path, Random(0), MemoryServer(**abilities), count)  # type: ignore[arg-type]
+
+    return make_world
+
+
+@pytest.fixture
+def world(make: Make) -> World:
+    return make()
+
+
+@pytest.fixture
+def agent(world: World) -> Agent:
+    return world.agents[0]
+
+
+@pytest.fixture
+def server(world: World) -> MemoryServer:
+    return world.server
