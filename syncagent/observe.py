@@ -186,6 +186,8 @@ class _Look:
         elif waiting is not None and waiting[1].kind is entry.kind:
             node_id, is_new = waiting[0], False
         else:
+            if known is not None:  # it has become another kind of thing (a link begins as a file): no longer that node
+                self._limbo.take(known)
             back = self._journal.find_missing(Tree.REMOTE, place, entry.kind)
             is_back = back is not None and back.id not in self._limbo.claimed
             node_id, is_new = (back.id if back is not None and is_back else self._journal.new_id()), True

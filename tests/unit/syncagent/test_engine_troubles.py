@@ -294,3 +294,26 @@ def test_kinds_change(world: World, agent: Agent, server: MemoryServer) -> None:
     world.settle()
     world.check()
     assert server.listing() == {"a": None, "a/y": b"3", "d": b"4"}
+
+
+@pytest.mark.parametrize("tells_changes", [True, False])
+def test_the_same_resource_becomes_another_kind(make: Make, tells_changes: bool) -> None:
+    """A link is uploaded as a file, marked and then given its name; another agent may look at any moment."""
+    world = make(tells_changes=tells_changes)
+    agent, server = world.agents[0], world.server
+    write(agent, "link", b"mine")
+    item = server.put(("upload",), b"target")
+
+    def look_before_it_is_fetched(phase: str, request: str) -> None:
+        if (phase, request) == ("before", "fetch"):
+            raise UnavailableError("not now")
+
+    server.hook = look_before_it_is_fetched
+    agent.cycle()
+    server.hook = lambda _phase, _request: None
+    item.kind = Kind.LINK
+    server.rename(("upload",), ("made",))
+    agent.settle()
+    assert (agent.root / "made").readlink().name == "target"
+    assert not (agent.root / "upload").exists()
+    assert (agent.root / "link").read_bytes() == b"mine"
