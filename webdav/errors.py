@@ -54,6 +54,7 @@ STATUS: dict[type[HeleniteError], int] = {
 
 BY_METHOD: dict[tuple[str, type[HeleniteError]], int] = {
     ("PUT", errors.WrongKindError): 405,
+    ("PATCH", errors.WrongKindError): 405,
     ("LOCK", errors.LockNotFoundError): 412,
 }
 """Where the method gives an error another meaning (RFC 4918 sections 9.7.2 and 9.10.2)."""
@@ -68,7 +69,7 @@ CONDITIONS: dict[tuple[str, type[HeleniteError]], str] = {
     ("*", errors.InsufficientStorageError): "sufficient-disk-space",
 }
 """Precondition elements (RFC 4918 section 16, RFC 4331 section 6, RFC 6578 section 3.2, RFC 3253 section 3.6)."""
-ALLOWED = "OPTIONS, GET, HEAD, PROPFIND, PROPPATCH, PUT, DELETE, COPY, MOVE, LOCK, UNLOCK, REPORT, POST"
+ALLOWED = "OPTIONS, GET, HEAD, PROPFIND, PROPPATCH, PUT, PATCH, DELETE, COPY, MOVE, LOCK, UNLOCK, REPORT, POST"
 """What 405 offers instead; OPTIONS tells it for each kind of resource."""
 WITH_HREF = frozenset({"no-conflicting-lock", "lock-token-submitted"})
 

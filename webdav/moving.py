@@ -26,7 +26,7 @@ def copy(request: Request) -> Response:
     request.demand_right(Verb.READ)
     request.demand_right(Verb.WRITE, target)
     condition = evaluate_if_any(request)
-    _, is_new = request.file_system.copy(
+    entry, is_new = request.file_system.copy(
         request.path,
         target,
         overwrite=request.may_overwrite,
@@ -34,7 +34,7 @@ def copy(request: Request) -> Response:
         condition=condition,
         target_condition=_for_target(condition),
     )
-    return empty(201 if is_new else 204)
+    return empty(201 if is_new else 204, request.provider.describe(entry))
 
 
 def move(request: Request) -> Response:

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 
 from helenite.core.errors import EntryNotFoundError, WrongKindError
+from helenite.core.model import Entry
 from helenite.core.paths import format_path
 from webdav.conditions import evaluate_request, found, state_of_view
 from webdav.errors import refusal
@@ -18,8 +19,14 @@ from webdav.provider import Directory, File
 from webdav.ranges import ByteRange, parse_ranges
 from webdav.request import Request
 from webdav.response import BodyPiece, Headers, Response, empty, generated, http_date
+from webdav.splices import SPLICE_TYPE
 
-FILE_METHODS = "OPTIONS, GET, HEAD, PUT, DELETE, COPY, MOVE, PROPFIND, PROPPATCH, LOCK, UNLOCK"
+EXTENTS = "extents"
+"""The query that asks which ranges of which chunks a file consists of."""
+EXTENTS_TYPE = "application/vnd.helenite.extents"
+EXTENT_LINES = 1024
+"""Extents written at once."""
+FILE_METHODS = "OPTIONS, GET, HEAD, PUT, PATCH, DELETE, COPY, MOVE, PROPFIND, PROPPATCH, LOCK, UNLOCK"
 DIRECTORY_METHODS = "OPTIONS, GET, HEAD, DELETE, COPY, MOVE, PROPFIND, PROPPATCH, LOCK, UNLOCK, REPORT, POST"
 FREE_NAME_METHODS = "OPTIONS, PUT, MKCOL, LOCK"
 
@@ -32,7 +39,9 @@ def options(request: Request) -> Response:
     resource = request.find()
     if resource is None:
         return empty(200, [("Allow", FREE_NAME_METHODS), *headers])
-    return empty(200, [("Allow", DIRECTORY_METHODS if resource.is_collection else FILE_METHODS), *headers])
+    if resource.is_collection:
+        return empty(200, [("Allow", DIRECTORY_METHODS), *headers])
+    return empty(200, [("Allow", FILE_METHODS), ("Accept-Patch", SPLICE_TYPE), *headers])
 
 
 def get(request: Request) -> Response:
@@ -50,7 +59,16 @@ def get(request: Request) -> Response:
         return _get_directory(request, resource, headers)
     if request.has_slash:
         raise EntryNotFoundError(f"{format_path(request.path)} is a file; its link has no slash at the end")
+    if request.environ["QUERY_STRING"] == EXTENTS:
+        return generated(200, _write_extents(resource.entry), EXTENTS_TYPE, headers)
     return _get_file(request, resource, headers)
+
+
+def _write_extents(entry: Entry) -> Iterator[bytes]:
+    """`HANDLE OFFSET LENGTH` for each extent, in the order of the file."""
+    for start in range(0, len(entry.extents), EXTENT_LINES):
+        group = entry.extents[start : start + EXTENT_LINES]
+        yield "".join(f"{extent.handle:x} {extent.offset} {extent.length}\n" for extent in group).encode()
 
 
 def _get_directory(request: Request, directory: Directory, headers: Headers) -> Response:

@@ -46,6 +46,11 @@ class Request:
         return value
 
     @property
+    def media_type(self) -> str:
+        """The type of the body without its parameters, empty when it is not told."""
+        return str(self.environ.get("CONTENT_TYPE", "")).partition(";")[0].strip().lower()
+
+    @property
     def href(self) -> str:
         """The target's link, as it was asked for."""
         return format_href(self.path, is_directory=self.has_slash)

@@ -16,7 +16,7 @@ from wsgidav.request_server import RequestServer
 
 from helenite.core.errors import EntryNotFoundError, HeleniteError
 from helenite.core.paths import format_path
-from webdav import bundles, locking, moving, propfind, proppatch, reading, syncing, writing
+from webdav import bundles, locking, moving, patching, propfind, proppatch, reading, syncing, writing
 from webdav.errors import ALLOWED, answer
 from webdav.provider import Provider
 from webdav.request import Request
@@ -54,6 +54,7 @@ METHODS: dict[str, Callable[[Request], Response]] = {
     "GET": reading.get,
     "HEAD": reading.get,
     "PUT": writing.put,
+    "PATCH": patching.patch,
     "DELETE": writing.delete,
     "MKCOL": writing.make_collection,
     "COPY": moving.copy,

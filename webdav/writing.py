@@ -8,7 +8,7 @@ commit's own refusal costs less than another round trip.
 from __future__ import annotations
 
 from helenite.core.errors import EntryExistsError, InvalidRequestError, WrongKindError
-from helenite.core.model import Condition, Entry
+from helenite.core.model import Condition
 from helenite.core.paths import ROOT, format_path
 from webdav.conditions import (
     evaluate_if_any,
@@ -21,7 +21,7 @@ from webdav.conditions import (
 from webdav.digests import Digests
 from webdav.errors import refusal
 from webdav.request import Request
-from webdav.response import Headers, Response, empty, http_date
+from webdav.response import Headers, Response, empty
 from webdav.rights import Verb
 
 SMALL_BYTES = 64 * 1024
@@ -45,7 +45,7 @@ def put(request: Request) -> Response:
             digests.update(piece)
         digests.verify()
         entry, is_new = writer.commit()
-    headers = _describe(request, entry)
+    headers = request.provider.describe(entry)
     if modified_at_ms:
         headers.append(("X-OC-Mtime", "accepted"))
     return empty(201 if is_new else 204, headers)
@@ -72,17 +72,6 @@ def _condition_of_put(request: Request, announced: int | None) -> Condition:
         raise WrongKindError(f"{format_path(request.path)} is a collection")
     refuse_upload(request, evaluated, announced)
     return evaluated.condition
-
-
-def _describe(request: Request, entry: Entry) -> Headers:
-    """What spares clients a PROPFIND after a PUT."""
-    return [
-        ("Resource-Id", request.provider.resource_id(entry)),
-        ("ETag", f'"{entry.etag}"'),
-        ("Last-Modified", http_date(entry.modified_at_ms // 1000)),
-        ("OC-ETag", f'"{entry.etag}"'),
-        ("OC-FileId", f"{entry.id:x}"),
-    ]
 
 
 def make_collection(request: Request) -> Response:

@@ -1,13 +1,15 @@
 """Which bytes of which chunk: pure arithmetic on extents for the reader and the writer.
 
-Decides how a range of a file maps to pieces of chunks, and how a partial write makes a new list of extents that
-shares what it did not touch (D2). No I/O.
+Decides how a range of a file maps to pieces of chunks, and how a new revision that is made of pieces of the present one
+and of new bytes shares the chunks of what it keeps (D2). No I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from helenite.core.model import Extent
 
@@ -45,25 +47,146 @@ def plan_pieces(extents: tuple[Extent, ...], offset: int, length: int, piece_byt
 
 def slice_extents(extents: tuple[Extent, ...], offset: int, length: int) -> tuple[Extent, ...]:
     """The extents that hold `length` bytes from `offset`."""
+    return tuple(extent for _, extent in _Slicer(extents).slices(offset, length))
+
+
+# Splices: a new revision that shares what it keeps of the present one.
+
+SHARED_BYTES_MIN = 64 * 1024
+"""A shorter range that is kept is copied: what it would save is less than what one more extent costs every reader."""
+EXTENTS_MAX = 256
+EXTENTS_PER_CHUNK = 4
+"""So many extents may a spliced file have, or this many times the number that it would have if it were written anew:
+a file that is edited a thousand times does not become a thousand crumbs, nor hold a thousand chunks on disk by crumbs
+of them. Beyond, the smallest shared ranges are copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A part of a new revision: `length` bytes that the present one has at `offset`."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A part of a new revision: `length` bytes that come with it."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Bytes of the present revision whose chunk the new one names too."""
+
+    offset: int
+    extent: Extent
+
+    @property
+    def length(self) -> int:
+        return self.extent.length
+
+
+Part = Kept | Fresh
+Planned = Shared | Kept | Fresh
+"""In a plan, Kept is what is copied: it is read, and written into a chunk together with the fresh bytes around it."""
+
+
+def plan_splice(extents: tuple[Extent, ...], parts: Iterable[Part], chunk_bytes: int) -> tuple[Planned, ...]:
+    """How a revision made of `parts`, of bytes that come and of ranges of the one with these extents, is to be stored.
+
+    Shares chunks where the ranges are long enough, so that the new revision has a bounded number of extents.
+    """
+    wanted = _merged(_share_all(extents, parts))
+    size = sum(part.length for part in wanted)
+    extents_max = max(EXTENTS_MAX, EXTENTS_PER_CHUNK * (size // chunk_bytes + 1))
+    shared_bytes_min = SHARED_BYTES_MIN
+    while True:
+        planned = tuple(_copied_if_short(part, shared_bytes_min) for part in wanted)
+        if _extent_count(planned, chunk_bytes) <= extents_max:
+            return planned
+        shared_bytes_min *= 2
+
+
+def resolve_splice(planned: Iterable[Planned], written: tuple[Extent, ...]) -> tuple[Extent, ...]:
+    """The extents of the new revision; `written` hold all that was not shared, in order."""
+    slicer, at = _Slicer(written), 0
     found: list[Extent] = []
-    start = 0
-    for extent in extents:
-        first = max(offset - start, 0)
-        last = min(offset + length - start, extent.length)
-        if first < last:
-            found.append(Extent(extent.handle, extent.offset + first, last - first))
-        start += extent.length
+    for part in planned:
+        if isinstance(part, Shared):
+            found.append(part.extent)
+            continue
+        for _, extent in slicer.slices(at, part.length):
+            last = found[-1] if found else None
+            if last is not None and last.handle == extent.handle and last.offset + last.length == extent.offset:
+                found[-1] = Extent(last.handle, last.offset, last.length + extent.length)
+            else:
+                found.append(extent)
+        at += part.length
     return tuple(found)
 
 
-def splice_extents(extents: tuple[Extent, ...], offset: int, fresh: tuple[Extent, ...]) -> tuple[Extent, ...]:
-    """The extents of a file after `fresh` replaced its bytes from `offset`; it may grow, it never shrinks.
+class _Slicer:
+    """Finds ranges in a list of extents."""
 
-    `offset` is at most the file's size: a gap would have no bytes to show.
-    """
-    size = sum(extent.length for extent in extents)
-    assert offset <= size, (offset, size)
-    after = offset + sum(extent.length for extent in fresh)
-    head = slice_extents(extents, 0, offset)
-    tail = slice_extents(extents, after, max(0, size - after))
-    return head + fresh + tail
+    def __init__(self, extents: tuple[Extent, ...]) -> None:
+        self._extents = extents
+        self._ends = list(accumulate(extent.length for extent in extents))
+
+    def slices(self, offset: int, length: int) -> Iterator[tuple[int, Extent]]:
+        """The extents that hold a range, each with where it begins in the file."""
+        end = offset + length
+        for index in range(bisect_right(self._ends, offset), len(self._extents)):
+            extent = self._extents[index]
+            start = self._ends[index] - extent.length
+            if start >= end:
+                return
+            first, last = max(offset, start), min(end, self._ends[index])
+            if first < last:
+                yield first, Extent(extent.handle, extent.offset + first - start, last - first)
+
+
+def _share_all(extents: tuple[Extent, ...], parts: Iterable[Part]) -> Iterator[Shared | Fresh]:
+    slicer = _Slicer(extents)
+    for part in parts:
+        if isinstance(part, Fresh):
+            yield part
+        else:
+            for offset, extent in slicer.slices(part.offset, part.length):
+                yield Shared(offset, extent)
+
+
+def _merged(parts: Iterable[Shared | Fresh]) -> list[Shared | Fresh]:
+    """The same with parts as one that are one range of a chunk, and without empty ones."""
+    found: list[Shared | Fresh] = []
+    for part in parts:
+        last = found[-1] if found else None
+        if isinstance(part, Shared) and isinstance(last, Shared) and _continues(last, part):
+            merged = Extent(last.extent.handle, last.extent.offset, last.length + part.length)
+            found[-1] = Shared(last.offset, merged)
+        elif part.length > 0:
+            found.append(part)
+    return found
+
+
+def _continues(last: Shared, part: Shared) -> bool:
+    in_file = last.offset + last.length == part.offset
+    in_chunk = last.extent.offset + last.length == part.extent.offset
+    return in_file and in_chunk and last.extent.handle == part.extent.handle
+
+
+def _copied_if_short(part: Shared | Fresh, shared_bytes_min: int) -> Planned:
+    is_short = isinstance(part, Shared) and part.length < shared_bytes_min
+    return Kept(part.offset, part.length) if isinstance(part, Shared) and is_short else part
+
+
+def _extent_count(planned: tuple[Planned, ...], chunk_bytes: int) -> int:
+    """At most so many extents will a plan's result have."""
+    shared = sum(isinstance(part, Shared) for part in planned)
+    runs = sum(
+        not isinstance(part, Shared) and (index == 0 or isinstance(planned[index - 1], Shared))
+        for index, part in enumerate(planned)
+    )
+    written = sum(part.length for part in planned if not isinstance(part, Shared))
+    return shared + runs + written // chunk_bytes

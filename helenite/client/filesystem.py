@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from helenite.client.batching import Batches
+from helenite.client.chunking import Part, plan_splice
 from helenite.client.pool import ChunkPool
 from helenite.client.reader import Reader
 from helenite.client.rpc import ATTEMPT_S, MasterRpc
-from helenite.client.writer import Writer
+from helenite.client.splicer import Splicer
+from helenite.client.writer import Publish, Writer
 from helenite.config import ClientSettings
 from helenite.core.errors import EntryNotFoundError, InvalidRequestError, WrongKindError
 from helenite.core.model import (
@@ -203,13 +205,28 @@ class FileSystem:
         `size_bytes` is the announced size, if known: `commit` raises IncompleteBodyError when another number of bytes
         was written. `modified_at_ms` 0 means the time of the commit.
         """
+        publish = self._publisher(path, condition, modified_at_ms)
+        return Writer(self._pool, publish, size_bytes)
 
+    def splice(
+        self, path: Path, view: EntryView, parts: Many[Part], *, condition: Condition, modified_at_ms: int = 0
+    ) -> Splicer:
+        """A writer of a new revision made of ranges of the one that `view` shows and of new bytes, in order.
+
+        `view` comes from a look-up with locations. `condition` is EXACT for that very revision: its chunks are shared.
+        """
+        assert condition.expect is Expect.EXACT, condition
+        planned = plan_splice(view.entry.extents, parts, self._pool.chunk_bytes())
+        publish = self._publisher(path, condition, modified_at_ms)
+        return Splicer(self._pool, self.open_view(view), planned, publish)
+
+    def _publisher(self, path: Path, condition: Condition, modified_at_ms: int) -> Publish:
         def publish(extents: tuple[Extent, ...], fresh: tuple[Location, ...], size: int) -> tuple[Entry, bool]:
             return self.commit(
                 path, extents, fresh, size_bytes=size, condition=condition, modified_at_ms=modified_at_ms
             )
 
-        return Writer(self._pool, publish, size_bytes)
+        return publish
 
     # Mutations. Each returns the entry as it is afterwards where there is one.
 

@@ -5,6 +5,7 @@ Each test works in a directory of its own, so that the real cluster can be share
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 import uuid
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from helenite.client.chunking import Fresh, Kept, Part
 from helenite.client.filesystem import FileSystem
 from helenite.core import errors
 from helenite.core.model import Condition, Entry, Expect, Kind, LockScope, Sequence
@@ -101,6 +103,75 @@ def test_an_announced_size_must_be_met(fs: FileSystem, home: Path, size: int) ->
     with pytest.raises(errors.IncompleteBodyError):
         put(fs, (*home, "f"), b"x" * size, size_bytes=3)
     assert not fs.exists((*home, "f"))
+
+
+# Splices
+
+
+def splice(fs: FileSystem, path: Path, parts: list[Part], fresh: bytes = b"", **options: Any) -> Entry:
+    view = fs.lookup(path, with_locations=True)
+    condition = Condition.exactly(view.entry)
+    with fs.splice(path, view, parts, **({"condition": condition} | options)) as splicer:
+        for at in range(0, len(fresh), 100_000):
+            splicer.write(fresh[at : at + 100_000])
+        return splicer.commit()
+
+
+def test_a_splice_is_made_of_what_is_there_and_what_comes(fs: FileSystem, home: Path) -> None:
+    path = (*home, "f")
+    content, fresh = random.Random(1).randbytes(3_000_000), random.Random(2).randbytes(250_000)
+    first = put(fs, path, content)
+    parts: list[Part] = [Fresh(7), Kept(1_000_000, 2_000_000), Kept(5, 10), Fresh(249_993), Kept(0, 900_000)]
+    entry = splice(fs, path, parts, fresh, modified_at_ms=12_345)
+    expected = fresh[:7] + content[1_000_000:] + content[5:15] + fresh[7:] + content[:900_000]
+    assert (entry.id, entry.size_bytes, entry.modified_at_ms) == (first.id, len(expected), 12_345)
+    assert entry.revision > first.revision
+    assert fs.stat(path).revision == entry.revision
+    assert get(fs, path) == expected
+    splice(fs, path, [])
+    assert get(fs, path) == b""
+
+
+def test_a_file_that_is_spliced_again_and_again_is_whole(fs: FileSystem, home: Path) -> None:
+    path, chance = (*home, "f"), random.Random(3)
+    content = chance.randbytes(1_500_000)
+    put(fs, path, content)
+    for _ in range(25):
+        at, fresh = chance.randrange(len(content)), chance.randbytes(chance.randrange(1, 80_000))
+        gone = min(chance.randrange(80_000), len(content) - at)
+        splice(fs, path, [Kept(0, at), Fresh(len(fresh)), Kept(at + gone, len(content) - at - gone)], fresh)
+        content = content[:at] + fresh + content[at + gone :]
+    assert get(fs, path) == content
+
+
+@pytest.mark.parametrize("fresh", [b"ab", b"abcd"])
+def test_a_splice_needs_exactly_its_bytes(fs: FileSystem, home: Path, fresh: bytes) -> None:
+    put(fs, (*home, "f"), b"old")
+    with pytest.raises(errors.IncompleteBodyError):
+        splice(fs, (*home, "f"), [Kept(0, 3), Fresh(3)], fresh)
+    assert get(fs, (*home, "f")) == b"old"
+
+
+def test_a_splice_of_what_was_replaced_is_refused(fs: FileSystem, home: Path) -> None:
+    path = (*home, "f")
+    put(fs, path, b"old")
+    view = fs.lookup(path, with_locations=True)
+    with fs.splice(path, view, [Kept(0, 3), Fresh(1)], condition=Condition.exactly(view.entry)) as splicer:
+        splicer.write(b"!")
+        put(fs, path, b"new")
+        with pytest.raises(errors.PreconditionFailedError):
+            splicer.commit()
+    assert get(fs, path) == b"new"
+
+
+def test_a_splice_obeys_locks(fs: FileSystem, home: Path) -> None:
+    path = (*home, "f")
+    entry = put(fs, path, b"old")
+    token = take_lock(fs, path)
+    with pytest.raises(errors.LockedError):
+        splice(fs, path, [Kept(0, 3), Fresh(1)], b"!")
+    splice(fs, path, [Kept(0, 3), Fresh(1)], b"!", condition=Condition.exactly(entry, (token,)))
+    assert get(fs, path) == b"old!"
 
 
 def test_a_reader_keeps_its_revision(fs: FileSystem, home: Path) -> None:

@@ -6,27 +6,32 @@ suite over this and over the real one, so that the two cannot drift apart. Threa
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from helenite.client.chunking import Fresh, Part, Planned, Shared, plan_splice, resolve_splice
 from helenite.client.coherence import Coherence
 from helenite.client.reader import Segment
 from helenite.core import errors
 from helenite.core.clock import Clock
 from helenite.core.model import (
+    DEFAULT_CHUNK_BYTES,
     MIB,
     ROOT_ID,
     Change,
+    ChunkHandle,
     Condition,
     Entry,
     EntryId,
     EntryView,
     Expect,
+    Extent,
     Kind,
     Lock,
     LockScope,
@@ -96,6 +101,8 @@ class MemoryFileSystem:
         self.rpc = MemoryRpc()
         self.coherence = Coherence()
         self.coherence.keep_fresh(math.inf)
+        self._extents: dict[tuple[EntryId, Sequence], tuple[Extent, ...]] = {}
+        self._handles = itertools.count(1)
         self.calls: dict[str, int] = {}
         self.faults: dict[str, Exception] = {}
         self.free_bytes = CAPACITY_BYTES
@@ -135,7 +142,7 @@ class MemoryFileSystem:
             node = self._node(path)
             if not node.is_directory:
                 raise errors.WrongKindError(f"{format_path(path)} is a file")
-            asked = {"with_properties": with_properties, "with_locks": with_locks}
+            asked = {"with_properties": with_properties, "with_locks": with_locks, "with_extents": with_locations}
             views = [self._view((*path, name), child, **asked) for name, child in node.children.items()]
             return self._view(path, node, **asked), iter(views)
 
@@ -169,7 +176,24 @@ class MemoryFileSystem:
     ) -> MemoryWriter:
         return MemoryWriter(self, path, condition, size_bytes, modified_at_ms)
 
-    def publish(self, path: Path, content: bytes, condition: Condition, modified_at_ms: int) -> tuple[Entry, bool]:
+    def splice(
+        self,
+        path: Path,
+        view: EntryView,
+        parts: Iterable[Part],
+        *,
+        condition: Condition,
+        modified_at_ms: int = 0,
+    ) -> MemorySplicer:
+        assert condition.expect is Expect.EXACT, condition
+        content = self._contents[view.entry.id, view.entry.revision]
+        planned = plan_splice(view.entry.extents, parts, DEFAULT_CHUNK_BYTES)
+        writer = MemoryWriter(self, path, condition, None, modified_at_ms, planned)
+        return MemorySplicer(writer, content, tuple(parts))
+
+    def publish(
+        self, path: Path, content: bytes, condition: Condition, modified_at_ms: int, planned: tuple[Planned, ...]
+    ) -> tuple[Entry, bool]:
         with self._call("commit"):
             parent, old = self._target(path)
             if old is not None and old.is_directory:
@@ -185,6 +209,7 @@ class MemoryFileSystem:
                 modified = modified_at_ms or now
                 node.entry = replace(old.entry, revision=sequence, size_bytes=len(content), modified_at_ms=modified)
             self._set_content(node, content)
+            self._set_extents(node.entry, planned)
             self._changed("commit", path, node)
             return node.entry, old is None
 
@@ -414,10 +439,13 @@ class MemoryFileSystem:
             raise errors.PreconditionFailedError(f"{format_path(target)} exists")
         return node, parent, old
 
-    def _view(self, path: Path, node: Node, *, with_properties: bool, with_locks: bool) -> EntryView:
+    def _view(
+        self, path: Path, node: Node, *, with_properties: bool, with_locks: bool, with_extents: bool = True
+    ) -> EntryView:
         properties = dict(node.properties) if with_properties else {}
         locks = tuple(self._covering_locks(path)) if with_locks else ()
-        return EntryView(node.entry, (), properties, locks)
+        extents = self._extents.get((node.entry.id, node.entry.revision), ()) if with_extents else ()
+        return EntryView(replace(node.entry, extents=extents), (), properties, locks)
 
     def _tick(self) -> Sequence:
         self._sequence += 1
@@ -430,6 +458,15 @@ class MemoryFileSystem:
     def _set_content(self, node: Node, content: bytes) -> None:
         node.content = content
         self._contents[node.entry.id, node.entry.revision] = content
+
+    def _set_extents(self, entry: Entry, planned: tuple[Planned, ...]) -> None:
+        """As a writer would: what is not shared in chunks of its own."""
+        written = sum(part.length for part in planned if not isinstance(part, Shared))
+        chunks = tuple(
+            Extent(ChunkHandle(next(self._handles)), 0, min(DEFAULT_CHUNK_BYTES, written - at))
+            for at in range(0, written, DEFAULT_CHUNK_BYTES)
+        )
+        self._extents[entry.id, entry.revision] = resolve_splice(planned, chunks)
 
     def _touch(self, path: Path, sequence: Sequence) -> None:
         for depth in range(len(path) + 1):
@@ -569,8 +606,15 @@ class MemoryWriter:
     """Collects content; nothing is visible until the commit."""
 
     def __init__(
-        self, owner: MemoryFileSystem, path: Path, condition: Condition, size_bytes: int | None, modified_at_ms: int
+        self,
+        owner: MemoryFileSystem,
+        path: Path,
+        condition: Condition,
+        size_bytes: int | None,
+        modified_at_ms: int,
+        planned: tuple[Planned, ...] = (),
     ) -> None:
+        self._planned = planned
         self._owner = owner
         self._path = path
         self._condition = condition
@@ -595,11 +639,51 @@ class MemoryWriter:
     def commit(self) -> tuple[Entry, bool]:
         if self._announced is not None and self.bytes_written != self._announced:
             raise errors.IncompleteBodyError(f"{self.bytes_written} bytes arrived, {self._announced} were announced")
-        return self._owner.publish(self._path, bytes(self._content), self._condition, self._modified_at_ms)
+        content = bytes(self._content)
+        planned = self._planned or (Fresh(len(content)),)
+        return self._owner.publish(self._path, content, self._condition, self._modified_at_ms, planned)
 
     def abort(self) -> None:
         self.is_aborted = True
         self._content = bytearray()
+
+
+class MemorySplicer:
+    """Collects the new bytes of a splice and puts the content together at the commit."""
+
+    def __init__(self, writer: MemoryWriter, present: bytes, parts: tuple[Part, ...]) -> None:
+        self._writer = writer
+        self._present = present
+        self._parts = parts
+        self._fresh = bytearray()
+        self._room = sum(part.length for part in parts if isinstance(part, Fresh))
+        self.size_bytes = sum(part.length for part in parts)
+
+    def __enter__(self) -> MemorySplicer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._fresh += data
+        if len(self._fresh) > self._room:
+            raise errors.IncompleteBodyError("more bytes arrived than the parts have room for")
+
+    def commit(self) -> Entry:
+        if len(self._fresh) < self._room:
+            raise errors.IncompleteBodyError("bytes are missing")
+        at = 0
+        for part in self._parts:
+            if isinstance(part, Fresh):
+                self._writer.write(self._fresh[at : at + part.length])
+                at += part.length
+            else:
+                self._writer.write(self._present[part.offset : part.offset + part.length])
+        return self._writer.commit()[0]
+
+    def abort(self) -> None:
+        self._writer.abort()
 
 
 def _walk(node: Node) -> Iterator[Node]:

@@ -356,6 +356,16 @@ def test_copy_and_move(client: Client, method: str) -> None:
     assert client.get("/s/f").status == (200 if method == "COPY" else 404)
 
 
+def test_a_copy_is_described_by_its_answer(client: Client) -> None:
+    etag = client.put("/f", b"x")["ETag"]
+    assert client("COPY", "/f", {"Destination": "/g", "If-Match": '"1-1"'}).status == 412
+    reply = client("COPY", "/f", {"Destination": "/g", "If-Match": etag, "Overwrite": "F"})
+    assert reply.status == 201
+    assert client.get("/g")["ETag"] == reply["ETag"] != etag
+    found = client.propfind("/g", '<propfind xmlns="DAV:"><prop><resource-id/></prop></propfind>')
+    assert reply["Resource-Id"] in found.text
+
+
 def test_shallow_copy(client: Client) -> None:
     client("MKCOL", "/s")
     client.put("/s/f", b"x")
@@ -595,7 +605,7 @@ def test_options(client: Client) -> None:
     assert client("OPTIONS", "*").status == 200
 
 
-@pytest.mark.parametrize("method", ["PATCH", "SEARCH", "TRACE", "CONNECT", "NONSENSE", "get"])
+@pytest.mark.parametrize("method", ["LINK", "SEARCH", "TRACE", "CONNECT", "NONSENSE", "get"])
 def test_unknown_methods(client: Client, method: str) -> None:
     assert client(method, "/").status == 501
 

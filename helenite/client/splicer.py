@@ -1,0 +1,85 @@
+"""Writing a new revision that is made of pieces of the present one and of new bytes, without moving what it keeps (D2).
+
+Made by `FileSystem.splice`. What comes, and the ranges that are too short to be shared, goes through a Writer as one
+stream; the commit names its chunks and, under the condition that the file still has the revision it had, those of what
+is kept. `chunking` decides which is which. One splicer serves one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from helenite.client.chunking import Fresh, Planned, Shared, resolve_splice
+from helenite.client.pool import ChunkPool
+from helenite.client.reader import Reader
+from helenite.client.writer import Publish, Writer
+from helenite.core.errors import IncompleteBodyError
+from helenite.core.model import Entry, Extent, Location
+
+
+class Splicer:
+    """Collects the new bytes of one splice. Used as a context manager, it aborts unless it was committed."""
+
+    def __init__(self, pool: ChunkPool, present: Reader, planned: Sequence[Planned], publish: Publish) -> None:
+        self._present = present
+        self._planned = tuple(planned)
+        self._publish = publish
+        self._writer = Writer(pool, self._publish_all, None)
+        self._rest: Iterator[Planned] = iter(self._planned)
+        self._room = 0
+        """Bytes that still belong to the present Fresh part."""
+        self.size_bytes = sum(part.length for part in self._planned)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append to the new bytes. IncompleteBodyError when they are more than the parts have room for."""
+        view = memoryview(data)
+        while len(view) > 0:
+            if self._room == 0:
+                self._advance()
+            if self._room == 0:
+                raise IncompleteBodyError("more bytes arrived than the parts have room for")
+            piece, view = view[: self._room], view[self._room :]
+            self._room -= len(piece)
+            self._writer.write(piece)
+
+    def commit(self) -> Entry:
+        """Wait until every chunk is durable, then make the revision visible.
+
+        IncompleteBodyError when new bytes are missing, PreconditionFailedError when the file has another revision by
+        now; nothing is visible then.
+        """
+        if self._room == 0:
+            self._advance()
+        if self._room > 0:
+            raise IncompleteBodyError(f"at least {self._room} bytes of what was announced did not arrive")
+        return self._writer.commit()[0]
+
+    def abort(self) -> None:
+        """Give up: nothing becomes visible, chunks already written are collected as garbage."""
+        self._writer.abort()
+
+    def _advance(self) -> None:
+        """Copy what is due, up to the next part that comes from outside or to the end."""
+        for part in self._rest:
+            match part:
+                case Shared():
+                    continue
+                case Fresh(length):
+                    self._room = length
+                    return
+                case _:
+                    for piece in self._present.iterate(part.offset, part.length):
+                        self._writer.write(piece)
+
+    def _publish_all(self, written: tuple[Extent, ...], fresh: tuple[Location, ...], _: int) -> tuple[Entry, bool]:
+        return self._publish(resolve_splice(self._planned, written), fresh, self.size_bytes)

@@ -1,0 +1,71 @@
+"""PATCH: a new revision of a file, made of ranges of the present one and of new bytes (RFC 5789).
+
+Used by `requests`. As atomic, durable and conditional as a PUT; what is kept is not moved, its chunks are shared. What
+a client sees is written down in COMPLIANCE.md.
+"""
+
+from __future__ import annotations
+
+from helenite.core.errors import EntryNotFoundError, IncompleteBodyError, WrongKindError
+from helenite.core.model import Expect
+from helenite.core.paths import format_path
+from webdav.conditions import evaluate_request, found, refuse_upload
+from webdav.digests import Digests
+from webdav.errors import refusal
+from webdav.provider import File
+from webdav.request import Request
+from webdav.response import Response, empty
+from webdav.rights import Verb
+from webdav.splices import HEAD_BYTES_MAX, SPLICE_TYPE, BrokenSpliceError, find_end_of_head, parse_parts
+
+
+def patch(request: Request) -> Response:
+    """Splice a file (RFC 5789)."""
+    if request.media_type != SPLICE_TYPE:
+        raise refusal(415, f"a PATCH is {SPLICE_TYPE}", headers=[("Accept-Patch", SPLICE_TYPE)])
+    modified_at_ms = request.modified_at_ms
+    digests = Digests(request.header("Content-MD5"), request.header("Repr-Digest"), request.header("OC-Checksum"))
+    request.demand_right(Verb.WRITE)
+    evaluated = evaluate_request(request, with_locks=True, with_locations=True)
+    file = _expect_file(found(evaluated.resource, request.path), request)
+    if evaluated.condition.expect is not Expect.EXACT:
+        raise refusal(428, "a PATCH needs If-Match with the entity tag of the revision that it is made from")
+    refuse_upload(request, evaluated, request.body.announced)
+    head, rest = _read_head(request, digests)
+    parts = parse_parts(head, file.entry.size_bytes)
+    splicing = request.file_system.splice(
+        request.path, file.view, parts, condition=evaluated.condition, modified_at_ms=modified_at_ms
+    )
+    with splicing as splicer:
+        splicer.write(rest)
+        for piece in request.body.pieces():
+            digests.update(piece)
+            splicer.write(piece)
+        digests.verify()
+        entry = splicer.commit()
+    headers = request.provider.describe(entry)
+    if modified_at_ms:
+        headers.append(("X-OC-Mtime", "accepted"))
+    return empty(204, headers)
+
+
+def _expect_file(resource: object, request: Request) -> File:
+    if not isinstance(resource, File):
+        raise WrongKindError(f"{format_path(request.path)} is a collection")
+    if request.has_slash:
+        raise EntryNotFoundError(f"{format_path(request.path)} is a file; its link has no slash at the end")
+    return resource
+
+
+def _read_head(request: Request, digests: Digests) -> tuple[bytes, bytes]:
+    """The lines of a splice, and what of the new bytes came with them."""
+    data = b""
+    while (end := find_end_of_head(data)) < 0:
+        piece = request.body.read()
+        if not piece:
+            raise IncompleteBodyError("the body ended before the empty line after the parts")
+        digests.update(piece)
+        data += piece
+        if len(data) > HEAD_BYTES_MAX + len(piece):
+            raise BrokenSpliceError(f"the parts of a splice take at most {HEAD_BYTES_MAX} bytes")
+    return data[:end], data[end:]
