@@ -103,11 +103,12 @@ class Remote(Protocol):
         """A tag that changes with anything beneath; empty when the server has none."""
         ...
 
-    def fetch(self, path: Path, expected: RemoteStamp, into: FilePath) -> bytes:
+    def fetch(self, path: Path, expected: RemoteStamp, into: FilePath, present: Present | None = None) -> bytes:
         """Write the content (of a link, its target) of exactly this revision into a local file; returns its SHA-256.
 
         The file may exist with the beginning of this very content, from an attempt that broke off. What was written is
-        flushed to the disk later. DigestMismatchError when the server's own checksum disagrees.
+        flushed to the disk later. DigestMismatchError when the server's own checksum disagrees. What the two have in
+        common may be copied from the `present` file.
         """
         ...
 
@@ -143,6 +144,27 @@ class Remote(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Present:
+    """The local file that a download is to replace: it has the content that both sides last agreed on.
+
+    `state` names the state it is in; `confirm` raises PreconditionFailedError when that has changed.
+    """
+
+    file: FilePath
+    digest: bytes
+    state: str
+    confirm: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """An entry on the server that has some content."""
+
+    path: Path
+    stamp: RemoteStamp
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """What `Remote.store` sends. `file` does not change while it is sent: the caller compares its stamp afterwards."""
 
@@ -151,7 +173,7 @@ class Upload:
     size: int
     digest: bytes
     attributes: Attributes
-    identical: Path | None = None  # an entry on the server that has this very content: a COPY may do
+    identical: Twin | None = None  # it has this very content: a COPY may do
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,31 +8,25 @@ of directories that follow everything beneath; times to the millisecond. Every a
 
 from __future__ import annotations
 
-import base64
-import errno
-import hashlib
 import itertools
-import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import BinaryIO
 
 import httpx
 
 from helenite.core.errors import (
-    DigestMismatchError,
     EntryNotFoundError,
-    HeleniteError,
     InsufficientStorageError,
     PermissionDeniedError,
     PreconditionFailedError,
     ProtocolError,
-    UnavailableError,
 )
 from helenite.core.paths import ROOT, Path, format_path
+from syncagent.bases import Bases
+from syncagent.downloads import Downloads
+from syncagent.learning import Learner
 from syncagent.model import Kind, RemoteStamp
 from syncagent.multistatus import (
     DAV,
@@ -53,10 +47,10 @@ from syncagent.multistatus import (
     resource_of,
 )
 from syncagent.names import aside_name
-from syncagent.ports import Attributes, Changes, RemoteEntry, ServerIdentity, Upload
+from syncagent.ports import Attributes, Changes, Present, RemoteEntry, ServerIdentity, Upload
 from syncagent.session import SILENCE_S, Session
+from syncagent.uploads import Uploads
 
-PIECE_BYTES = 256 << 10
 RESULTS_MAX = 5_000
 """Of one report of changes: bounds the memory for it."""
 WAIT_RESULTS = 100
@@ -79,8 +73,12 @@ class _Abilities:
 class WebDavRemote:
     """One collection on a server."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, bases: Bases | None = None) -> None:
+        """`bases`: what is remembered of large files; without, they always travel whole."""
         self._session = session
+        self._learner = Learner(session, bases or Bases(None))
+        self._downloads = Downloads(session, self._learner)
+        self._uploads = Uploads(session, self._learner)
         self._known: _Abilities | None = None
 
     # Looking
@@ -137,36 +135,8 @@ class WebDavRemote:
 
     # Content
 
-    def fetch(self, path: Path, expected: RemoteStamp, into: FilePath) -> bytes:
-        with _local(into), into.open("a+b") as file:
-            state, begun = _resume(file, expected.size)
-            if begun < expected.size or expected.size == 0:
-                self._receive(path, expected, file, state, begun)
-            if file.tell() != expected.size:
-                raise UnavailableError(f"{format_path(path)} broke off at byte {file.tell()} of {expected.size}")
-        return state.digest()
-
-    def _receive(self, path: Path, expected: RemoteStamp, file: BinaryIO, state: hashlib._Hash, begun: int) -> None:
-        headers = {"If-Match": expected.etag}
-        if begun:
-            headers |= {"Range": f"bytes={begun}-", "If-Range": expected.etag}
-        with self._session.send("GET", self._session.url(path), headers) as response:
-            etag, has_rest = response.headers.get("ETag", ""), response.status_code == 206
-            if etag != expected.etag:
-                raise PreconditionFailedError(f"{format_path(path)} has another revision by now")
-            if has_rest != (begun > 0) or (has_rest and not _begins_at(response, begun)):
-                raise ProtocolError(f"the server sent another part of {format_path(path)} than was asked for")
-            for piece in response.iter_bytes(PIECE_BYTES):
-                self._session.throttles.down.take(len(piece))
-                state.update(piece)
-                file.write(piece)
-                if file.tell() > expected.size:
-                    raise ProtocolError(f"the server sends more of {format_path(path)} than it has")
-            told = response.headers.get("Repr-Digest", "")
-        mine = base64.b64encode(state.digest()).decode()
-        if "sha-256=" in told and f"sha-256=:{mine}:" not in told:
-            file.truncate(0)
-            raise DigestMismatchError(f"{format_path(path)} did not arrive as the server has it")
+    def fetch(self, path: Path, expected: RemoteStamp, into: FilePath, present: Present | None = None) -> bytes:
+        return self._downloads.fetch(path, expected, into, present)
 
     def store(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
         if upload.kind is Kind.LINK and replaces is None:
@@ -178,16 +148,22 @@ class WebDavRemote:
         return self.set_attributes(path, stamp, Attributes(None, wanted))
 
     def _put(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
-        headers = {
-            "Content-Length": str(upload.size),
-            "Content-Type": "application/octet-stream",
-            "Repr-Digest": f"sha-256=:{base64.b64encode(upload.digest).decode()}:",
-        }
-        headers |= {"If-None-Match": "*"} if replaces is None else {"If-Match": replaces.etag}
+        parcel = self._uploads.splice(upload, replaces) or self._uploads.whole(upload)
+        headers = parcel.headers | ({"If-None-Match": "*"} if replaces is None else {"If-Match": replaces.etag})
         mtime_ms = upload.attributes.mtime_ms
         if mtime_ms is not None:
             headers["X-OC-Mtime"] = _seconds(mtime_ms)
-        response, _ = self._session.ask("PUT", self._session.url(path), headers, self._content(upload))
+        response, _ = self._session.ask(parcel.method, self._session.url(path), headers, parcel.content)
+        stamp = self._stored(path, upload, response, replaces)
+        if upload.kind is Kind.FILE:
+            self._learner.learn(path, stamp, upload.digest, upload.file, signature=parcel.signature)
+        return stamp
+
+    def _stored(
+        self, path: Path, upload: Upload, response: httpx.Response, replaces: RemoteStamp | None
+    ) -> RemoteStamp:
+        """The stamp of what was just stored."""
+        mtime_ms = upload.attributes.mtime_ms
         etag, resource = response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")
         executable = False if replaces is None else replaces.executable
         is_told = etag and resource and self._abilities.keeps_times and mtime_ms is not None
@@ -197,22 +173,6 @@ class WebDavRemote:
         if etag and stamp.etag != etag:
             raise PreconditionFailedError(f"{format_path(path)} has another revision by now")
         return stamp
-
-    def _content(self, upload: Upload) -> Iterator[bytes]:
-        with _local(upload.file):
-            if upload.kind is Kind.LINK:
-                yield os.fsencode(upload.file.readlink())
-                return
-            left = upload.size
-            with upload.file.open("rb", buffering=0) as file:
-                while piece := file.read(PIECE_BYTES):
-                    left -= len(piece)
-                    if left < 0:
-                        break
-                    self._session.throttles.up.take(len(piece))
-                    yield piece
-            if left:
-                raise PreconditionFailedError(f"{upload.file.name} was changed while it was sent")
 
     def _store_link(self, path: Path, upload: Upload) -> RemoteStamp:
         """A link is seen as one from its first moment: it gets its name when it has its property."""
@@ -343,8 +303,13 @@ class WebDavRemote:
     def _stamp(self, path: Path) -> RemoteStamp:
         return entry_of(self._look(path, ENTRY_PROPERTIES), has_tags=False).stamp
 
+    def retire(self) -> None:
+        """Learn nothing more: the process ends."""
+        self._learner.close()
+
     def close(self) -> None:
         """Let go of the connections."""
+        self._learner.close()
         self._session.close()
 
     def _look(self, path: Path, names: Sequence[str]) -> Answer:
@@ -373,37 +338,6 @@ class WebDavRemote:
         return parse_multistatus(body, self._session.home)
 
 
-def _resume(file: BinaryIO, size: int) -> tuple[hashlib._Hash, int]:
-    """What an earlier attempt has left: its hash so far, and how much it is."""
-    state = hashlib.sha256()
-    file.seek(0)
-    while piece := file.read(PIECE_BYTES):
-        state.update(piece)
-    if file.tell() <= size:
-        return state, file.tell()
-    file.truncate(0)
-    return hashlib.sha256(), 0
-
-
-def _begins_at(response: httpx.Response, start: int) -> bool:
-    return str(response.headers.get("Content-Range", "")).startswith(f"bytes {start}-")
-
-
 def _seconds(mtime_ms: int) -> str:
     mtime_ms = max(1, mtime_ms)
     return f"{mtime_ms // 1000}.{mtime_ms % 1000:03d}"
-
-
-@contextmanager
-def _local(file: FilePath) -> Iterator[None]:
-    """Trouble with a local file, in the port's words."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise EntryNotFoundError(f"{file.name} is gone") from error
-    except PermissionError as error:
-        raise PermissionDeniedError(f"{file.name} cannot be read") from error
-    except OSError as error:
-        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        found: type[HeleniteError] = InsufficientStorageError if is_full else UnavailableError
-        raise found(f"{file.name}: {error.strerror or error}") from error

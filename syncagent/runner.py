@@ -20,6 +20,7 @@ from helenite.core.clock import Clock
 from helenite.core.errors import HeleniteError, PermissionDeniedError, UnavailableError
 from helenite.core.paths import Path, format_path, parse_path
 from helenite.core.process import Worker
+from syncagent.bases import Bases
 from syncagent.engine import Engine, Report, Settings
 from syncagent.fates import Customs
 from syncagent.history import History, RecordedFolder, RecordedRemote
@@ -93,7 +94,7 @@ class PairRunner:
         self._check_at = 0.0
         self._cycled = threading.Event()  # the server's word is of use again
         self._folder = RecordedFolder(FilePath(pair.folder), self._clock, self.history)
-        self._remote = RecordedRemote(self._connect(), self.history)
+        self._remote = RecordedRemote(self._connect(), self.history, Bases(directory / "large"))
         self._syncing = Worker(f"sync-{pair.id}", self._run, self._crash)
         self._listening = Worker(f"listen-{pair.id}", self._listen)
 
@@ -112,6 +113,7 @@ class PairRunner:
         self._syncing.stop(0)
         self._inbox.poke()
         self._syncing.stop(STOP_S)
+        self._remote.retire()
         self._watch.stop()
 
     def pause(self, *, is_paused: bool) -> None:

@@ -1,7 +1,7 @@
 """HTTP to one server: a pooled client, credentials, deadlines, and what each status means in `core.errors`.
 
-Used by `remote`, the only one to know WebDAV. Redirects are not followed: who answers for the server is not the server,
-and a captive portal redirects too. Any thread.
+Used by `remote` and its helpers, the only ones to know WebDAV. Redirects are not
+followed: who answers for the server is not the server, and a captive portal redirects too. Any thread.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Session:
     ) -> tuple[httpx.Response, bytes]:
         """Send a request and read the answer, which is 2xx; anything else is raised."""
         with self.send(method, url, headers, content, silence_s) as response:
-            return response, self._read(response, ANSWER_BYTES_MAX)
+            return response, self.read(response)
 
     @contextmanager
     def send(
@@ -143,7 +143,8 @@ class Session:
                 f"{self._url.host} cannot be reached: {str(error) or type(error).__name__}"
             ) from error
 
-    def _read(self, response: httpx.Response, bytes_max: int) -> bytes:
+    def read(self, response: httpx.Response, bytes_max: int = ANSWER_BYTES_MAX) -> bytes:
+        """The body of an answer that is not content."""
         deadline = self._clock.monotonic_s() + ANSWER_S
         pieces, size = [], 0
         for piece in response.iter_bytes():
@@ -160,7 +161,7 @@ class Session:
         status = response.status_code
         if 300 <= status < 400:
             return ProtocolError(f"the server sends us elsewhere ({status}); give its own address")
-        body = self._read(response, REFUSAL_BYTES_MAX)
+        body = self.read(response, REFUSAL_BYTES_MAX)
         if status == 403 and b"valid-sync-token" in body:
             return SequenceExpiredError("the server no longer knows what has changed since")
         if status == 405 and method == "MKCOL":

@@ -19,7 +19,7 @@ from syncagent.journal import Journal
 from syncagent.model import LocalState, Node, NodeId, Place, RemoteStamp, RemoteState, Tree, path_of
 from syncagent.plan import Download
 from syncagent.plan import Upload as UploadStep
-from syncagent.ports import Attributes, Content, Folder, Remote, Upload
+from syncagent.ports import Attributes, Content, Folder, Present, Remote, Twin, Upload
 
 LARGE_BYTES = 4 << 20
 """Larger files take the lane for large ones."""
@@ -141,7 +141,9 @@ class Transfers:
             records.expect_free(self._journal, Tree.REMOTE, place, node.id)
         target = (*path_of(self._journal, Tree.REMOTE, place.parent), place.name)
         twin = None if local.digest is None else self._journal.find_content(local.digest)
-        identical = None if twin is None or twin.id == node.id else path_of(self._journal, Tree.REMOTE, twin.id)
+        identical = None
+        if twin is not None and twin.id != node.id and twin.remote is not None:
+            identical = Twin(path_of(self._journal, Tree.REMOTE, twin.id), twin.remote.stamp)
 
         def upload() -> _Uploaded:
             digest = local.digest or self._folder.digest(source, local.stamp)
@@ -158,9 +160,10 @@ class Transfers:
         assert remote is not None
         source = path_of(self._journal, Tree.REMOTE, node.id)
         staging = self._folder.staging_file(f"{remote.stamp.resource} {remote.stamp.etag}")
+        present = self._present(node)
 
         def fetch() -> _Fetched:
-            digest = self._remote.fetch(source, remote.stamp, staging)
+            digest = self._remote.fetch(source, remote.stamp, staging, present)
             if remote.digest is not None and digest != remote.digest:
                 staging.unlink(missing_ok=True)
                 raise DigestMismatchError(f"{source} did not arrive as the server describes it")
@@ -168,6 +171,22 @@ class Transfers:
             return _Fetched(remote.stamp, Content(node.kind, staging, digest, attributes))
 
         return fetch
+
+    def _present(self, node: Node) -> Present | None:
+        """The local file, if it still has the content that was agreed."""
+        local, agreed = node.local, node.ancestor
+        if local is None or agreed is None or agreed.digest is None or local.stamp != agreed.local:
+            return None
+        path = path_of(self._journal, Tree.LOCAL, node.id)
+
+        def confirm() -> None:
+            seen = self._folder.see(path)
+            if seen is None or seen.stamp != local.stamp:
+                raise PreconditionFailedError("the local file was changed while its new revision came")
+
+        stamp = local.stamp
+        state = f"{stamp.inode:x}-{stamp.mtime_ns:x}-{stamp.ctime_ns:x}"
+        return Present(self._folder.file_of(path), agreed.digest, state, confirm)
 
     def _take_over(self, step: UploadStep | Download, outcome: _Uploaded | _Fetched) -> Path | None:
         match outcome:

@@ -22,7 +22,7 @@ from helenite.core.errors import (
 )
 from helenite.core.paths import ROOT, Path
 from syncagent.model import Kind, RemoteStamp
-from syncagent.ports import Attributes, Changes, RemoteEntry, ServerIdentity, Upload
+from syncagent.ports import Attributes, Changes, Present, RemoteEntry, ServerIdentity, Upload
 
 Answer = TypeVar("Answer")
 WRITES = {"store", "make_directory", "move", "delete", "set_attributes"}
@@ -158,7 +158,7 @@ class MemoryServer:
     def walk_tag(self, directory: Path) -> str:
         return self._request("walk_tag", lambda: self._tag(self._need(directory)))
 
-    def fetch(self, path: Path, expected: RemoteStamp, into: FilePath) -> bytes:
+    def fetch(self, path: Path, expected: RemoteStamp, into: FilePath, present: Present | None = None) -> bytes:
         def fetch() -> bytes:
             item = self._expect(path, expected)
             into.write_bytes(item.content)

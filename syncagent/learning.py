@@ -1,0 +1,131 @@
+"""Learns, after a large file was brought over, what the next transfer of it needs to know: see `bases`.
+
+Used by `downloads` and `uploads`. The extents are asked of the server at once, because it forgets those of a revision
+that is replaced; the signature is made on a thread of its own, from a descriptor that was opened while the content was
+known, and counts only if that content is what it says. Nothing that fails here fails a transfer. Any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path as FilePath
+from typing import BinaryIO, cast
+
+from helenite.core.errors import HeleniteError, ProtocolError, UnavailableError
+from helenite.core.model import Extent
+from helenite.core.paths import Path
+from syncagent.bases import Bases, Basis
+from syncagent.model import RemoteStamp
+from syncagent.recipes import parse_recipe
+from syncagent.session import Session
+from syncagent.signature import Signature, choose_average, sign
+
+log = logging.getLogger(__name__)
+
+LARGE_BYTES = 4 << 20
+"""Smaller files are always sent whole."""
+SPLICE_TYPE = "application/vnd.helenite.splice"
+EXTENTS_TYPE = "application/vnd.helenite.extents"
+SIGNING_MAX = 64
+"""Files that wait to be signed, each with an open descriptor; more are left unsigned."""
+
+
+class Learner:
+    """What is learnt of the large files of one pair of folders."""
+
+    def __init__(self, session: Session, bases: Bases) -> None:
+        self.bases = bases
+        self._session = session
+        self._is_offered: bool | None = None
+        self._signing = ThreadPoolExecutor(1, "sign")
+        self._room = threading.BoundedSemaphore(SIGNING_MAX)
+        self._stopped = threading.Event()
+
+    def close(self) -> None:
+        """Sign nothing more."""
+        self._stopped.set()
+        self._signing.shutdown(wait=False, cancel_futures=True)
+
+    def recipe(self, path: Path, expected: RemoteStamp) -> tuple[Extent, ...] | None:
+        """The extents of this very revision; None when it is small, or the server does not tell such things."""
+        if expected.size <= LARGE_BYTES or not self.bases.are_kept or not self._offers_splices(path):
+            return None
+        url = f"{self._session.url(path)}?extents"
+        with self._session.send("GET", url, {"If-Match": expected.etag}) as response:
+            if response.headers.get("Content-Type") != EXTENTS_TYPE or response.headers.get("ETag") != expected.etag:
+                raise ProtocolError("the server does not say what a file consists of, though it offers splices")
+            return parse_recipe(self._session.read(response), expected.size)
+
+    def _offers_splices(self, path: Path) -> bool:
+        if self._is_offered is None:
+            with self._session.send("OPTIONS", self._session.url(path), {}) as response:
+                self._is_offered = SPLICE_TYPE in response.headers.get("Accept-Patch", "")
+        return self._is_offered
+
+    def learn(
+        self,
+        path: Path,
+        stamp: RemoteStamp,
+        digest: bytes,
+        file: FilePath,
+        *,
+        recipe: tuple[Extent, ...] | None = None,
+        signature: Signature | None = None,
+    ) -> None:
+        """Remember a revision whose content the local file has now, as far as is known."""
+        try:
+            extents = recipe or self.recipe(path, stamp)
+        except HeleniteError as error:
+            log.info("what a large file consists of was not told: %s", error)
+            return
+        if extents is None:
+            return
+        self.bases.save(stamp.resource, Basis(stamp.etag, digest, extents, signature))
+        if signature is None:
+            self._sign_later(stamp, digest, file)
+
+    def _sign_later(self, stamp: RemoteStamp, digest: bytes, file: FilePath) -> None:
+        if not self._room.acquire(blocking=False):
+            return
+        try:
+            stream = file.open("rb", buffering=0)
+        except OSError as error:
+            log.info("%s is not signed: %s", file.name, error)
+            self._room.release()
+            return
+        try:
+            signing = self._signing.submit(self._sign, stream, stamp, digest)
+        except RuntimeError:  # the agent ends
+            self._end(stream)
+        else:
+            signing.add_done_callback(lambda _: self._end(stream))
+
+    def _end(self, stream: BinaryIO) -> None:
+        stream.close()
+        self._room.release()
+
+    def _sign(self, stream: BinaryIO, stamp: RemoteStamp, digest: bytes) -> None:
+        try:
+            reader = cast("BinaryIO", _Stoppable(stream, self._stopped))
+            signature, found = sign(reader, choose_average(stamp.size))
+        except (OSError, UnavailableError) as error:
+            log.info("a large file is not signed: %s", error)
+            return
+        if found == digest:
+            self.bases.add_signature(stamp.resource, stamp.etag, signature)
+
+
+class _Stoppable:
+    """A stream that ends with an error when the agent does."""
+
+    def __init__(self, stream: BinaryIO, stopped: threading.Event) -> None:
+        self._descriptor = stream.fileno()
+        self._stopped = stopped
+
+    def readinto(self, buffer: memoryview) -> int:
+        if self._stopped.is_set():
+            raise UnavailableError("the agent ends")
+        return os.readv(self._descriptor, [buffer])

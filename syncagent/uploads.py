@@ -1,0 +1,144 @@
+"""Content from a local file to the server: what the revision that it replaces has already is not sent again.
+
+Used by `remote`. A large file is signed while it is read once more before it is sent; with the signature of the
+revision on the server that makes a splice (PATCH, see webdav/COMPLIANCE.md), as atomic and conditional as a PUT. What
+is not worth it, or not known, goes whole. Any thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import BinaryIO
+
+from helenite.core.errors import PreconditionFailedError
+from syncagent.learning import LARGE_BYTES, SPLICE_TYPE, Learner
+from syncagent.model import Kind, RemoteStamp
+from syncagent.ports import Upload
+from syncagent.session import Session
+from syncagent.signature import Fresh, Part, Signature, choose_average, compare, hash_piece, pieces_within, sign
+from syncagent.troubles import translated
+
+PIECE_BYTES = 256 << 10
+PARTS_MAX = 4096
+"""As many as a server takes."""
+WORTH = 0.75
+"""A splice that sends a larger part of the file is not worth it."""
+AVERAGES_APART_MAX = 4
+"""A signature whose pieces are so many times larger or smaller than they should be by now is not continued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What to send, and the headers that describe it. `signature` is that of the file, when it is known by now."""
+
+    method: str
+    headers: dict[str, str]
+    content: Iterator[bytes]
+    signature: Signature | None = None
+
+
+class Uploads:
+    """Sends files to one collection."""
+
+    def __init__(self, session: Session, learner: Learner) -> None:
+        self._session = session
+        self._learner = learner
+
+    def whole(self, upload: Upload) -> Parcel:
+        """The file as it is."""
+        headers = {
+            "Content-Length": str(upload.size),
+            "Content-Type": "application/octet-stream",
+            "Repr-Digest": _repr_digest(upload.digest),
+        }
+        return Parcel("PUT", headers, self._content(upload))
+
+    def splice(self, upload: Upload, replaces: RemoteStamp | None) -> Parcel | None:
+        """What the file has that the revision on the server has not; None when the whole file is to be sent."""
+        basis = None
+        if replaces is not None and upload.size > LARGE_BYTES and upload.kind is Kind.FILE:
+            basis = self._learner.bases.load(replaces.resource)
+        if replaces is None or basis is None or basis.etag != replaces.etag or basis.signature is None:
+            return None
+        average, aim = basis.signature.average_bytes, choose_average(upload.size)
+        if max(average, aim) > AVERAGES_APART_MAX * min(average, aim):
+            return None
+        with translated(upload.file), upload.file.open("rb", buffering=0) as file:
+            signature, digest = sign(file, average)
+            if digest != upload.digest:
+                raise PreconditionFailedError(f"{upload.file.name} was changed while it was looked at")
+            parts = compare(basis.signature, signature)
+            fresh = [part for part in parts if isinstance(part, Fresh)]
+            length = sum(part.length for part in fresh)
+            if length > WORTH * upload.size or len(parts) > PARTS_MAX:
+                return None
+            head = write_head(parts)
+            headers = {
+                "Content-Length": str(len(head) + length),
+                "Content-Type": SPLICE_TYPE,
+                "Repr-Digest": _repr_digest(_digest_fresh(file, head, signature, fresh)),
+            }
+        return Parcel("PATCH", headers, self._pieces(upload.file, head, fresh), signature)
+
+    def _content(self, upload: Upload) -> Iterator[bytes]:
+        with translated(upload.file):
+            if upload.kind is Kind.LINK:
+                yield os.fsencode(upload.file.readlink())
+                return
+            left = upload.size
+            with upload.file.open("rb", buffering=0) as file:
+                while piece := file.read(PIECE_BYTES):
+                    left -= len(piece)
+                    if left < 0:
+                        break
+                    self._session.throttles.up.take(len(piece))
+                    yield piece
+            if left:
+                raise PreconditionFailedError(f"{upload.file.name} was changed while it was sent")
+
+    def _pieces(self, source: FilePath, head: bytes, parts: list[Fresh]) -> Iterator[bytes]:
+        yield head
+        with translated(source), source.open("rb", buffering=0) as file:
+            for part in parts:
+                for piece in _read(file, part.offset, part.length):
+                    self._session.throttles.up.take(len(piece))
+                    yield piece
+
+
+def write_head(parts: list[Part]) -> bytes:
+    """The lines that begin a splice."""
+    lines = [
+        f"new {part.length}\n" if isinstance(part, Fresh) else f"keep {part.offset} {part.length}\n" for part in parts
+    ]
+    return "".join([*lines, "\n"]).encode()
+
+
+def _digest_fresh(file: BinaryIO, head: bytes, signature: Signature, parts: list[Fresh]) -> bytes:
+    """The SHA-256 of a splice, from pieces that are what was signed: the server compares what arrives with it."""
+    state = hashlib.sha256(head)
+    for at, piece in pieces_within(signature, parts):
+        data = b"".join(_read(file, at, piece.length))
+        if hash_piece(data) != piece.hash:
+            raise PreconditionFailedError("the file was changed while it was looked at")
+        state.update(data)
+    return state.digest()
+
+
+def _read(file: BinaryIO, offset: int, length: int) -> Iterator[bytes]:
+    file.seek(offset)
+    left = length
+    while left > 0:
+        piece = file.read(min(left, PIECE_BYTES))
+        if not piece:
+            raise PreconditionFailedError("the file became shorter while it was read")
+        left -= len(piece)
+        yield piece
+
+
+def _repr_digest(digest: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(digest).decode()}:"

@@ -1,0 +1,94 @@
+"""Large files between two real agents on a real cluster: how much of them travels. Bytes are counted at the sockets, in a
+proxy before the gateway for each agent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.proxy import Proxy
+from tests.support.sync_agents import Agent
+from tests.support.waiting import wait_until
+
+MIB = 1 << 20
+SIZE = 256 * MIB
+NAME = "disk.img"
+
+
+class Device(Agent):
+    """An agent whose bytes on the wire are counted."""
+
+    def __init__(self, base: Path, name: str, upstream: str) -> None:
+        super().__init__(base, name)
+        self.proxy = Proxy(upstream)
+        self.add(f"http://{self.proxy.address}/large")
+        self.start()
+
+    @property
+    def file(self) -> Path:
+        return self.folder / NAME
+
+    def digest(self) -> bytes:
+        with self.file.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+
+@pytest.fixture
+def devices(tmp_path: Path) -> Iterator[tuple[Device, Device]]:
+    with Cluster(tmp_path / "data", "--workers", "2") as cluster:
+        upstream = urlsplit(cluster.url).netloc
+        found = Device(tmp_path, "anna", upstream), Device(tmp_path, "bert", upstream)
+        yield found
+        for device in found:
+            device.stop()
+            device.proxy.close()
+        cluster.check_fsck()
+
+
+def arrive(sender: Device, receiver: Device) -> tuple[int, int]:
+    """Wait until both have the same and are quiet; the bytes that each had on the wire since the last time."""
+    wanted = sender.digest()
+
+    def is_there() -> bool:
+        return receiver.file.exists() and sender.is_settled() and receiver.is_settled() and receiver.digest() == wanted
+
+    wait_until(is_there, 120)
+    # What is remembered for the next time is made in the background.
+    for device in (sender, receiver):
+        wait_until(lambda device=device: any(map(is_signed, device.home.path.rglob("large/*"))), 30)
+    passed = sender.proxy.passed_bytes, receiver.proxy.passed_bytes
+    sender.proxy.passed_bytes = receiver.proxy.passed_bytes = 0
+    return passed
+
+
+def is_signed(file: Path) -> bool:
+    return '"pieces": ""' not in file.read_text() and file.suffix != ".new"
+
+
+def test_of_a_large_file_only_what_is_different_travels(devices: tuple[Device, Device]) -> None:
+    anna, bert = devices
+    chance = random.Random(1)
+    anna.file.write_bytes(b"".join(chance.randbytes(MIB) for _ in range(SIZE // MIB)))
+    sent, received = arrive(anna, bert)
+    assert min(sent, received) > SIZE
+    with anna.file.open("r+b") as file:  # changed in its middle, in place
+        file.seek(SIZE // 2)
+        file.write(chance.randbytes(4096))
+    assert max(arrive(anna, bert)) < 3 * MIB
+    fresh = anna.home.path / "fresh"  # inserted at its start, saved safely, on the other device
+    fresh.write_bytes(chance.randbytes(4096) + bert.file.read_bytes())
+    fresh.replace(bert.file)
+    assert max(arrive(bert, anna)) < 24 * MIB
+    anna.stop()  # what is remembered outlives the process
+    anna.start()
+    with anna.file.open("r+b") as file:
+        file.seek(SIZE // 3)
+        file.write(chance.randbytes(4096))
+    assert max(arrive(anna, bert)) < 3 * MIB

@@ -1,0 +1,279 @@
+"""Large files over our gateway: only what is different travels, and whatever is doubtful travels whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from helenite.core.clock import Clock
+from helenite.core.errors import HeleniteError, PreconditionFailedError
+from syncagent.bases import BASES_MAX, Bases, Basis
+from syncagent.learning import LARGE_BYTES
+from syncagent.model import Kind, RemoteStamp
+from syncagent.ports import Attributes, Present, Upload
+from syncagent.remote import WebDavRemote
+from syncagent.session import Account, Session, Throttles
+from syncagent.signature import Signature
+from syncagent.throttle import Throttle
+from tests.support.gateways import our_gateway
+from tests.support.memory_filesystem import MemoryFileSystem
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
+
+CONTENT = random.Random(1).randbytes(6 << 20)
+EDITED = CONTENT[:3_000_000] + b"x" * 4096 + CONTENT[3_004_096:]
+LONGER = b"x" * 4096 + CONTENT
+MOST = 1 << 20
+
+
+class Device:
+    """One agent's half of the server, with a local file."""
+
+    def __init__(self, directory: Path, upstream: str) -> None:
+        directory.mkdir()
+        self.proxy = Proxy(upstream)
+        self.bases = Bases(directory / "large")
+        throttles = Throttles(Throttle(Clock()), Throttle(Clock()))
+        account = Account(f"http://{self.proxy.address}/home")
+        self.remote = WebDavRemote(Session(account, Clock(), throttles), self.bases)
+        self.file = directory / "f"
+        self.staging = directory / "part-1"
+        self.digest = b""
+        self.is_changed = False
+        self.confirmations = 0
+
+    def close(self) -> None:
+        self.remote.close()
+        self.proxy.close()
+
+    def save(self, content: bytes) -> None:
+        self.file.write_bytes(content)
+        self.digest = hashlib.sha256(content).digest()
+
+    def send(self, replaces: RemoteStamp | None) -> RemoteStamp:
+        size = self.file.stat().st_size
+        upload = Upload(Kind.FILE, self.file, size, self.digest, Attributes(1_700_000_000_123, None))
+        stamp = self.remote.store(("f",), upload, replaces)
+        self.wait_for_signature(stamp)
+        return stamp
+
+    def wait_for_signature(self, stamp: RemoteStamp) -> None:
+        def is_signed() -> bool:
+            basis = self.bases.load(stamp.resource)
+            return basis is not None and basis.etag == stamp.etag and basis.signature is not None
+
+        wait_until(is_signed, 10)
+
+    def fetch(self, stamp: RemoteStamp) -> bytes:
+        present = Present(self.file, self.digest, "state", self.confirm) if self.digest else None
+        digest = self.remote.fetch(("f",), stamp, self.staging, present)
+        content = self.staging.read_bytes()
+        assert digest == hashlib.sha256(content).digest()
+        self.wait_for_signature(stamp)
+        self.staging.replace(self.file)
+        self.digest = digest
+        return content
+
+    def confirm(self) -> None:
+        self.confirmations += 1
+        if self.is_changed:
+            raise PreconditionFailedError("changed")
+
+
+@pytest.fixture
+def fs() -> MemoryFileSystem:
+    found = MemoryFileSystem()
+    found.make_directory(("home",))
+    return found
+
+
+@pytest.fixture
+def devices(fs: MemoryFileSystem, tmp_path: Path) -> Iterator[tuple[Device, Device]]:
+    with our_gateway(fs) as client:
+        found = (
+            Device(tmp_path / "anna", f"{client.host}:{client.port}"),
+            Device(tmp_path / "bert", f"{client.host}:{client.port}"),
+        )
+        yield found
+        for device in found:
+            device.close()
+
+
+@pytest.fixture
+def anna(devices: tuple[Device, Device]) -> Device:
+    return devices[0]
+
+
+@pytest.fixture
+def bert(devices: tuple[Device, Device]) -> Device:
+    return devices[1]
+
+
+@pytest.mark.parametrize("edited", [EDITED, LONGER, CONTENT[4096:], CONTENT + EDITED[3_000_000:3_100_000]])
+def test_only_the_difference_travels_both_ways(anna: Device, bert: Device, edited: bytes) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    assert bert.fetch(first) == CONTENT
+    before = [device.proxy.passed_bytes for device in (anna, bert)]
+    anna.save(edited)
+    second = anna.send(first)
+    assert (second.resource, second.size) == (first.resource, len(edited))
+    assert bert.fetch(second) == edited
+    assert bert.confirmations == 1
+    bert.save(CONTENT)
+    third = bert.send(second)
+    assert anna.fetch(third) == CONTENT
+    after = [device.proxy.passed_bytes for device in (anna, bert)]
+    assert max(after[0] - before[0], after[1] - before[1]) < MOST
+
+
+def test_what_is_remembered_outlives_the_agent(anna: Device, tmp_path: Path) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    again = Device(tmp_path / "again", anna.proxy.address)
+    again.bases = Bases(tmp_path / "anna" / "large")
+    again.remote = WebDavRemote(again.remote._session, again.bases)
+    again.save(EDITED)
+    again.send(first)
+    assert again.proxy.passed_bytes < MOST
+    again.close()
+
+
+def test_a_splice_is_conditional(anna: Device, bert: Device, fs: MemoryFileSystem) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    with fs.create(("home", "f")) as writer:
+        writer.write(b"other")
+        writer.commit()
+    anna.save(EDITED)
+    with pytest.raises(PreconditionFailedError):
+        anna.send(first)
+    with fs.open(("home", "f")) as reader:
+        assert reader.read(0, 10) == b"other"
+
+
+def test_other_content_goes_whole(anna: Device, bert: Device) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    assert bert.fetch(first) == CONTENT
+    other = random.Random(2).randbytes(5 << 20)
+    anna.save(other)
+    second = anna.send(first)
+    assert bert.fetch(second) == other
+    assert bert.proxy.passed_bytes > len(CONTENT) + len(other)
+
+
+def test_a_file_that_changes_while_it_is_copied_from_is_not_used(anna: Device, bert: Device) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    bert.fetch(first)
+    anna.save(EDITED)
+    second = anna.send(first)
+    bert.is_changed = True
+    bert.file.write_bytes(LONGER)
+    with pytest.raises(PreconditionFailedError):
+        bert.fetch(second)
+    assert not bert.staging.exists()
+    bert.digest = b""  # as the engine then knows
+    assert bert.fetch(second) == EDITED
+
+
+def test_a_download_that_copies_goes_on_where_it_broke_off(anna: Device, bert: Device) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    bert.fetch(first)
+    anna.save(LONGER)
+    second = anna.send(first)
+    staged = bert.staging.with_name("part-1-state")
+    staged.write_bytes(LONGER[:5_000_000])
+    before = bert.proxy.passed_bytes
+    assert bert.fetch(second) == LONGER
+    assert bert.proxy.passed_bytes - before < 10_000
+    assert not staged.exists()
+
+
+def test_a_whole_download_that_has_begun_goes_on(anna: Device, bert: Device) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    bert.fetch(first)
+    anna.save(EDITED)
+    second = anna.send(first)
+    bert.staging.write_bytes(EDITED[:5_000_000])
+    before = bert.proxy.passed_bytes
+    assert bert.fetch(second) == EDITED
+    assert bert.proxy.passed_bytes - before < MOST + len(EDITED) - 5_000_000
+
+
+def test_a_file_that_is_changed_while_it_is_sent_is_not_sent(anna: Device) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    anna.save(EDITED)
+    anna.file.write_bytes(LONGER)
+    with pytest.raises(PreconditionFailedError):
+        anna.send(first)
+
+
+def test_servers_that_offer_no_splices_get_whole_files(
+    anna: Device, monkeypatch: pytest.MonkeyPatch, fs: MemoryFileSystem
+) -> None:
+    monkeypatch.setattr(anna.remote._learner, "_is_offered", False)
+    anna.save(CONTENT)
+    upload = Upload(Kind.FILE, anna.file, len(CONTENT), anna.digest, Attributes(1_700_000_000_123, None))
+    first = anna.remote.store(("f",), upload, None)
+    assert anna.bases.load(first.resource) is None
+    anna.save(EDITED)
+    anna.remote.store(("f",), replace(upload, digest=anna.digest), first)
+    with fs.open(("home", "f")) as reader:
+        assert b"".join(map(bytes, reader.iterate())) == EDITED
+
+
+def test_small_files_are_not_remembered(anna: Device) -> None:
+    anna.save(CONTENT[:LARGE_BYTES])
+    upload = Upload(Kind.FILE, anna.file, LARGE_BYTES, anna.digest, Attributes(1_700_000_000_123, None))
+    assert anna.bases.load(anna.remote.store(("f",), upload, None).resource) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"etag": 1}', b"[1]", os.urandom(100)])
+def test_what_cannot_be_read_is_not_remembered(tmp_path: Path, damage: bytes) -> None:
+    bases = Bases(tmp_path)
+    bases.save("r", Basis('"1"', bytes(32), ()))
+    [file] = tmp_path.iterdir()
+    file.write_bytes(damage)
+    assert bases.load("r") is None
+
+
+def test_a_signature_belongs_to_its_revision(tmp_path: Path) -> None:
+    bases = Bases(tmp_path)
+    bases.save("r", Basis('"2"', bytes(32), ()))
+    bases.add_signature("r", '"1"', Signature(65536, ()))
+    assert bases.load("r") == Basis('"2"', bytes(32), ())
+    bases.add_signature("r", '"2"', Signature(65536, ()))
+    assert bases.load("r") == Basis('"2"', bytes(32), (), Signature(65536, ()))
+    assert Bases(None).load("r") is None
+
+
+def test_what_was_written_longest_ago_is_forgotten(tmp_path: Path) -> None:
+    bases = Bases(tmp_path)
+    for number in range(BASES_MAX + 3):
+        bases.save(str(number), Basis('"1"', bytes(32), ()))
+        if number < 3:
+            [fresh] = [file for file in tmp_path.iterdir() if file.stat().st_mtime > 2]
+            os.utime(fresh, (1, 1))
+    assert len(list(tmp_path.iterdir())) == BASES_MAX
+    assert [bases.load(str(number)) for number in range(3)] == [None] * 3
+
+
+def test_nothing_that_is_learnt_fails_a_transfer(anna: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise HeleniteError("no")
+
+    monkeypatch.setattr(anna.remote._learner, "recipe", fail)
+    anna.save(CONTENT)
+    upload = Upload(Kind.FILE, anna.file, len(CONTENT), anna.digest, Attributes(1_700_000_000_123, None))
+    assert anna.remote.store(("f",), upload, None).size == len(CONTENT)
