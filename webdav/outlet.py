@@ -153,7 +153,7 @@ class _Outlet:
         return self._request.file_system.open_view(view)
 
     def _read(self, view: EntryView) -> bytes:
-        return b"".join(self._open(view).iterate())
+        return self._open(view).read(0, view.entry.size_bytes)
 
     def _describe(self, path: Path, view: EntryView) -> Member:
         entry = view.entry

@@ -77,16 +77,19 @@ class Descriptors:
         finally:
             self._release(replica)
 
-    def read_kept(self, handle: ChunkHandle, offset: int, length: int) -> memoryview | None:
+    def read_kept(
+        self, handle: ChunkHandle, offset: int, length: int, into: memoryview | None = None
+    ) -> memoryview | None:
         """The same from a replica that is open already and remembered by the kernel, so that no disk is waited for.
 
-        None when that is not so, or when the bytes are wrong: `read` says what is the matter.
+        None when that is not so, or when the bytes are wrong: `read` says what is the matter. `into` has room for the
+        whole blocks around the range; the answer is a part of it.
         """
         replica = self._acquire(handle)
         if replica is None:
             return None
         try:
-            return _read_verified(replica, handle, offset, length, NO_WAIT)
+            return _read_verified(replica, handle, offset, length, NO_WAIT, into)
         except (ChunkCorruptError, ReplicaUnreadableError, BlockingIOError):
             return None
         finally:
@@ -140,7 +143,9 @@ class Descriptors:
             os.close(replica.descriptor)
 
 
-def _read_verified(replica: _Replica, handle: ChunkHandle, offset: int, length: int, flags: int = 0) -> memoryview:
+def _read_verified(
+    replica: _Replica, handle: ChunkHandle, offset: int, length: int, flags: int = 0, into: memoryview | None = None
+) -> memoryview:
     """Read the whole blocks around the range and check them. The checked bytes are the ones that are sent.
 
     BlockingIOError when `flags` forbid to wait for the disk. Not by mmap: a replica that is cut short meanwhile would
@@ -149,7 +154,7 @@ def _read_verified(replica: _Replica, handle: ChunkHandle, offset: int, length: 
     first = offset // BLOCK_BYTES
     start = first * BLOCK_BYTES
     end = min(-(-(offset + length) // BLOCK_BYTES) * BLOCK_BYTES, replica.length)
-    buffer = memoryview(bytearray(end - start))
+    buffer = memoryview(bytearray(end - start)) if into is None else into[: end - start]
     got = 0
     while got < len(buffer):
         try:

@@ -163,12 +163,18 @@ class ChunkPool:
 
     # Reading
 
+    def read_kept(
+        self, handle: ChunkHandle, offset: int, length: int, into: memoryview | None = None
+    ) -> memoryview | None:
+        """The same as `read_chunk` if it takes no waiting at all, else None; `into` as in `Descriptors.read_kept`."""
+        return self._descriptors.read_kept(handle, offset, length, into)
+
     def read_chunk(self, location: Location, offset: int, length: int) -> memoryview:
         """`length` verified bytes of a chunk from `offset`.
 
         ContentLostError when no replica can give them, after asking the master again where replicas are.
         """
-        if (kept := self._descriptors.read_kept(location.handle, offset, length)) is not None:
+        if (kept := self.read_kept(location.handle, offset, length)) is not None:
             return kept
         deadline = time.monotonic() + self._deadline_s
         problems: dict[ServerId, HeleniteError] = {}

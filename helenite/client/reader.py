@@ -15,7 +15,7 @@ from typing import Self
 
 from helenite.client.chunking import Piece, plan_pieces
 from helenite.client.pool import ChunkPool
-from helenite.core.model import MIB, Entry, EntryView, Location
+from helenite.core.model import BLOCK_BYTES, MIB, Entry, EntryView, Location
 
 PIECE_BYTES = MIB
 """Unit of reading: large enough that a round trip costs little, small enough to stay in a processor's cache."""
@@ -58,10 +58,12 @@ class Reader:
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer only at the end of the file."""
-        return b"".join(self.iterate(offset, length))
+        return b"".join(map(bytes, self.iterate(offset, length)))
 
     def iterate(self, offset: int = 0, length: int | None = None) -> Iterator[memoryview]:
-        """The bytes of a range, piece by piece, with the next pieces on their way.
+        """The bytes of a range, piece by piece; where they have to be waited for, with the next on their way.
+
+        Each is valid until the next one is taken.
 
         ContentLostError or UnavailableError in the middle when a piece cannot be had: the caller must break off.
         """
@@ -72,8 +74,12 @@ class Reader:
             yield from map(self._fetch, pieces)
             return
         ahead: deque[Future[memoryview]] = deque()
+        buffer = memoryview(bytearray(PIECE_BYTES + 2 * BLOCK_BYTES))
         try:
             for piece in pieces:
+                if not ahead and (kept := self._fetch_kept(piece, buffer)) is not None:
+                    yield kept
+                    continue
                 ahead.append(self._pool.submit(self._fetch, piece))
                 if len(ahead) > AHEAD_MAX:
                     yield ahead.popleft().result()
@@ -87,6 +93,10 @@ class Reader:
         """The same range as segments for a gateway."""
         for data in self.iterate(offset, length):
             yield Segment(data, None, 0, len(data))
+
+    def _fetch_kept(self, piece: Piece, buffer: memoryview) -> memoryview | None:
+        """A piece that this machine's memory has, read in this thread: handing it to another costs more than that."""
+        return self._pool.read_kept(self.entry.extents[piece.extent].handle, piece.offset, piece.length, buffer)
 
     def _fetch(self, piece: Piece) -> memoryview:
         extent = self.entry.extents[piece.extent]
