@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import re
 import shutil
 import sys
@@ -21,16 +22,18 @@ import typer
 
 from helenite.core.clock import Clock
 from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
-from helenite.core.paths import parse_path
+from helenite.core.paths import Path as InnerPath
+from helenite.core.paths import format_path, parse_path
 from helenite.core.process import start_logging, stop_event_on_signals
+from syncagent import login
 from syncagent.control import ask
 from syncagent.credentials import forget_password, save_password
 from syncagent.daemon import DECISIONS, Daemon
 from syncagent.joining import check_folder, connected, preview
 from syncagent.names import IGNORE_FILE, STATE_DIRECTORY
 from syncagent.session import Account
-from syncagent.settings import AgentSettings, Home, PairSettings, check_folder_is_free, default_home, new_pair_id
-from syncagent.status import Mood
+from syncagent.settings import Home, PairSettings, check_folder_is_free, default_home, new_pair_id
+from syncagent.status import Mood, PairStatus, parse_status
 
 app = typer.Typer(help="Keep a local folder and a folder on the server equal.", no_args_is_help=True)
 
@@ -43,12 +46,15 @@ FolderArgument = Annotated[
 PathArgument = Annotated[str, typer.Argument(help="A path in the synced folder, such as docs/letter.txt.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+DISPLAYS = ["DISPLAY", "WAYLAND_DISPLAY"]
+"""The variables that tell of a screen on Linux."""
+
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgG]?)[bB]?(?:/s)?")
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 
 
 def _home(given: Path | None) -> Home:
-    return Home(given if given is not None else default_home())
+    return Home(given.absolute() if given is not None else default_home())
 
 
 @app.command()
@@ -92,13 +98,14 @@ def _read_password(user: str) -> str:
 def run(
     no_tray: Annotated[bool, typer.Option("--no-tray", help="Without an icon.")] = False,
     log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
+    display: Annotated[str, typer.Option(envvar=DISPLAYS, hidden=True)] = "",
     home: HomeOption = None,
 ) -> None:
-    """Run the agent until it is stopped (Ctrl-C)."""
-    del no_tray
+    """Run the agent until it is stopped (Ctrl-C), with an icon if there is a desktop."""
     start_logging(log_level)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request
-    Daemon(_home(home), Clock()).run(stop_event_on_signals())
+    reason = "not wanted" if no_tray else "" if display or sys.platform != "linux" else "there is no display"
+    Daemon(_home(home), Clock(), reason).run(stop_event_on_signals())
 
 
 @app.command()
@@ -110,44 +117,53 @@ def stop(home: HomeOption = None) -> None:
 @app.command()
 def status(as_json: Json = False, home: HomeOption = None) -> None:
     """How all folders are doing. Exit status 1 when one needs you, 3 when the agent is not running."""
-    pairs = ask(_home(home), "status")["pairs"]
+    answer = ask(_home(home), "status")
+    found = parse_status(answer)
     if as_json:
-        print(json.dumps({"pairs": pairs}, indent=2))
+        print(json.dumps(answer, indent=2))
     else:
-        for pair in pairs:
-            print(f"{pair['folder']}  {pair['mood']}: {pair['sentence']}")
-            for trouble in [pair["watch_trouble"], *pair["troubles"]]:
-                if trouble:
-                    print(f"    {trouble}")
-        if not pairs:
+        for pair in found.pairs:
+            _print_pair(pair)
+        if not found.pairs:
             print("no folder is synced yet; begin with: helenite sync add URL FOLDER")
-    if any(pair["mood"] == Mood.ATTENTION for pair in pairs):
+        print(f"icon {found.tray}")
+    if any(pair.mood is Mood.ATTENTION for pair in found.pairs):
         raise typer.Exit(1)
+
+
+def _print_pair(pair: PairStatus) -> None:
+    progress = f", {pair.done} of {pair.done + pair.left}" if pair.left else ""
+    print(f"{pair.folder}  {pair.mood}: {pair.sentence}{progress}")
+    for trouble in [pair.watch_trouble, *pair.troubles]:
+        if trouble:
+            print(f"    {trouble}")
+    if pair.conflicts:
+        print(f"    conflict copies: {len(pair.conflicts)} (helenite sync conflicts)")
+    if pair.decisions:
+        print(f"    say: helenite sync decide {' | '.join(pair.decisions)}")
 
 
 @app.command()
 def pause(folder: FolderArgument = "", home: HomeOption = None) -> None:
-    """Leave a folder alone for the time being."""
-    _set_paused(_home(home), folder, is_paused=True)
+    """Leave a folder alone for the time being; all of them, if none is named."""
+    _pause(_home(home), folder, is_paused=True)
 
 
 @app.command()
 def resume(folder: FolderArgument = "", home: HomeOption = None) -> None:
-    """Go on with a folder that was paused."""
-    _set_paused(_home(home), folder, is_paused=False)
+    """Go on with a folder that was paused; with all of them, if none is named."""
+    _pause(_home(home), folder, is_paused=False)
 
 
-def _set_paused(agent: Home, folder: str, *, is_paused: bool) -> None:
-    with agent.edit() as draft:
-        pair = draft.settings.choose(folder)
-        draft.settings = draft.settings.replace(dataclasses.replace(pair, is_paused=is_paused))
+def _pause(agent: Home, folder: str, *, is_paused: bool) -> None:
+    agent.pause(folder, is_paused=is_paused)
     _tell_daemon(agent)
 
 
 @app.command()
 def history(
     folder: FolderArgument = "",
-    count: Annotated[int, typer.Option("--count", "-n", help="How many lines.")] = 20,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many lines.")] = 20,
     as_json: Json = False,
     home: HomeOption = None,
 ) -> None:
@@ -176,10 +192,7 @@ def explain(path: PathArgument, folder: FolderArgument = "", as_json: Json = Fal
     """Why an entry is as it is: how it looks on both sides, and what comes next."""
     agent = _home(home)
     pair = agent.load().choose(folder)
-    inside = Path(path)
-    if inside.is_absolute():
-        inside = inside.relative_to(pair.folder)
-    found = ask(agent, "explain", pair=pair.id, path=f"/{inside.as_posix()}")
+    found = ask(agent, "explain", pair=pair.id, path=format_path(_inside(pair, path)))
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -216,11 +229,17 @@ def exclude(
     include: Annotated[bool, typer.Option("--undo", help="Sync it again.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Leave out a folder on this device only. What is there stays there, on both sides."""
+    """Leave out a folder on this device only.
+
+    The server keeps it. Its copy on this device goes to the local trash as soon as everything in it is on the server;
+    what was never synced stays where it is.
+    """
     agent = _home(home)
-    name = "/".join(parse_path(f"/{path.strip('/')}"))
     with agent.edit() as draft:
         pair = draft.settings.choose(folder)
+        name = "/".join(_inside(pair, path))
+        if not name:
+            raise ConfigurationError("to leave out the whole folder, use: helenite sync remove")
         kept = tuple(old for old in pair.excluded if old != name)
         pair = dataclasses.replace(pair, excluded=kept if include else (*kept, name))
         draft.settings = draft.settings.replace(pair)
@@ -231,25 +250,33 @@ def exclude(
 def limit(
     up: Annotated[str | None, typer.Option("--up", help="Bytes a second, such as 500K or 2M; 0 for no limit.")] = None,
     down: Annotated[str | None, typer.Option("--down", help="The same for what comes down.")] = None,
+    trash_days: Annotated[int | None, typer.Option("--trash-days", min=1, help="So long deletions stay.")] = None,
+    trash_size: Annotated[
+        str | None, typer.Option("--trash-size", help="Of each folder, such as 5G; 0: by disk.")
+    ] = None,
     home: HomeOption = None,
 ) -> None:
-    """How fast transfers may be, all folders together."""
+    """How fast transfers may be, all folders together; how long and how much the local trashes keep."""
     agent = _home(home)
+    wanted: dict[str, int | None] = {}
+    for name, text in (("up_bytes_per_s", up), ("down_bytes_per_s", down), ("trash_bytes", trash_size)):
+        if text is not None:
+            wanted[name] = _parse_bytes(text)
+    if trash_days is not None:
+        wanted["trash_days"] = trash_days
     with agent.edit() as draft:
-        if up is not None:
-            draft.settings = dataclasses.replace(draft.settings, up_bytes_per_s=_parse_rate(up))
-        if down is not None:
-            draft.settings = dataclasses.replace(draft.settings, down_bytes_per_s=_parse_rate(down))
-        settings: AgentSettings = draft.settings
+        settings = draft.settings = dataclasses.replace(draft.settings, **wanted)  # type: ignore[arg-type]
     _tell_daemon(agent)
     for word, rate in (("up", settings.up_bytes_per_s), ("down", settings.down_bytes_per_s)):
         print(f"{word}: " + ("no limit" if rate is None else f"{rate} bytes/s"))
+    size = "a tenth of the disk" if settings.trash_bytes is None else f"{settings.trash_bytes} bytes"
+    print(f"trash: {settings.trash_days} days, {size}")
 
 
-def _parse_rate(text: str) -> int | None:
+def _parse_bytes(text: str) -> int | None:
     match = _RATE.fullmatch(text.strip())
     if match is None:
-        raise ConfigurationError(f"{text!r} is no rate; write it as 500K or 2M, or 0 for no limit")
+        raise ConfigurationError(f"{text!r} is no number of bytes; write it as 500K or 2M, or 0 for no limit")
     return int(float(match[1]) * _UNITS[match[2].lower()]) or None
 
 
@@ -271,6 +298,27 @@ def decide(
 
 
 @app.command()
+def autostart(
+    switch: Annotated[str, typer.Argument(help="on, off or status")],
+    system: Annotated[str, typer.Option("--as", help="On Linux: xdg (a desktop) or systemd.")] = "",
+    display: Annotated[str, typer.Option(envvar=DISPLAYS, hidden=True)] = "",
+    home: HomeOption = None,
+) -> None:
+    """Start the agent whenever you log in."""
+    agent = _home(home)
+    match switch:
+        case "on":
+            chosen = login.choose_system(system, has_display=bool(display))
+            print(f"on, from the next login ({chosen}: {login.switch_on(chosen, agent)})")
+        case "off":
+            print("off" if login.switch_off(agent) else "it was off already")
+        case "status":
+            print(", ".join(f"on ({found})" for found in login.active_systems(agent)) or "off")
+        case _:
+            raise ConfigurationError("say one of: on, off, status")
+
+
+@app.command()
 def remove(folder: FolderArgument = "", home: HomeOption = None) -> None:
     """Keep a folder equal no longer. Nothing is deleted on either side."""
     agent = _home(home)
@@ -282,6 +330,17 @@ def remove(folder: FolderArgument = "", home: HomeOption = None) -> None:
     forget_password(agent, pair.id)
     shutil.rmtree(agent.pair_dir(pair.id), ignore_errors=True)
     (Path(pair.folder) / STATE_DIRECTORY / "pair").unlink(missing_ok=True)
+
+
+def _inside(pair: PairSettings, text: str) -> InnerPath:
+    """A path in the synced folder, as a person gives it: from its top, or as a whole."""
+    path = Path(text)
+    if path.is_absolute() or text.startswith("~"):
+        whole = Path(os.path.realpath(path.expanduser().parent), path.name)
+        if not whole.is_relative_to(pair.folder):
+            raise ConfigurationError(f"{text} is not in {pair.folder}")
+        path = whole.relative_to(pair.folder)
+    return parse_path(f"/{path.as_posix()}" if path.parts else "/")
 
 
 def _id(agent: Home, folder: str) -> str:

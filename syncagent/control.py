@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import socket
@@ -22,11 +23,14 @@ from helenite.core.errors import HeleniteError, ProtocolError, UnavailableError,
 from helenite.core.process import Worker
 from syncagent.settings import Home, write_private
 
+log = logging.getLogger(__name__)
+
 SOCKET = "control.sock"
 ADDRESS = "control.json"
 LINE_BYTES_MAX = 16 << 20
 """A history of all lines fits."""
-THREADS = 4
+THREADS = 8
+"""One or two of them wait for news to tell a tray."""
 ACCEPT_S = 0.5
 """Between two looks at whether to stop."""
 ASK_S = 60.0
@@ -55,7 +59,7 @@ class ControlServer:
     def stop(self) -> None:
         self._worker.stop()
         self._socket.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=False)  # who has been let in gets an answer
         for name in (SOCKET, ADDRESS):
             (self._home.path / name).unlink(missing_ok=True)
 
@@ -81,9 +85,15 @@ class ControlServer:
 
     def _accept(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
-            with contextlib.suppress(TimeoutError):
+            try:
                 connection, _ = self._socket.accept()
-                self._pool.submit(self._serve, connection)
+            except TimeoutError:
+                continue
+            except OSError as error:  # too many open files, or the socket is closed because we stop
+                stopping.wait(ACCEPT_S)
+                log.info("control: %s", error)
+                continue
+            self._pool.submit(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
         connection.settimeout(ASK_S)

@@ -27,14 +27,16 @@ from helenite.core.paths import Path
 from syncagent import records
 from syncagent.executor import Outcome, StepExecutor
 from syncagent.fates import Customs
+from syncagent.guard import DeletionGuard
 from syncagent.journal import Journal
+from syncagent.leaving import SELECTION, Leaving
 from syncagent.model import NodeId, Trouble
 from syncagent.observe import ROOT_TAG, TOKEN, observe_changes, observe_tree
 from syncagent.patience import Patience
 from syncagent.plan import Delete, Pair, Plan, Problem, Step, Write
 from syncagent.ports import Folder, Remote, ServerIdentity
 from syncagent.reconcile import reconcile
-from syncagent.safety import Limits, Stop, check_deletions, check_folder, check_server
+from syncagent.safety import Limits, Stop, check_folder, check_server
 from syncagent.scan import scan
 from syncagent.selection import Selection
 from syncagent.transfers import Lanes, Transfers
@@ -50,7 +52,6 @@ STALE = (PreconditionFailedError, EntryExistsError, EntryNotFoundError, ParentNo
 """Failures that mean: look again, something was changed a moment ago."""
 
 SERVER = "server"
-SELECTION = "selection"
 PAIR = "pair"
 
 
@@ -95,7 +96,8 @@ class Engine:
         self._dirty: set[Path] = set()
         self._must_look_everywhere = True
         self._has_recovered = False
-        self._allowed_deletions = 0
+        self._guard = DeletionGuard(journal, clock, settings.limits)
+        self._leaving = Leaving(folder, journal)
         self._last_plan = Plan()
 
     @property
@@ -130,10 +132,9 @@ class Engine:
         report = Report()
         return self._plan(frozenset()) if self._look(report, everywhere=True) else Plan()
 
-    def select(self, selection: Selection) -> None:
-        """Sync by other rules from the next cycle on, which then looks everywhere."""
-        self._settings = replace(self._settings, selection=selection)
-        self._executor.select(selection)
+    def adjust(self, settings: Settings) -> None:
+        """Work by other settings from the next cycle on; another selection makes it look everywhere."""
+        self._settings = settings
 
     def close(self) -> None:
         """Wait for the transfers under way, and close the journal."""
@@ -144,12 +145,12 @@ class Engine:
 
     def allow_deletions(self) -> None:
         """The deletions of the last plan are wanted; as many may happen."""
-        counts = [self._count(step) for step in self._last_plan.steps if isinstance(step, Delete)]
-        self._allowed_deletions = sum(counts)
+        self._guard.allow()
 
     def undo_deletions(self) -> None:
         """The deletions of the last plan are not wanted: what is still on one side comes back on the other."""
         with self._journal.transaction():
+            self._guard.forgive()
             for step in self._last_plan.steps:
                 if isinstance(step, Delete):
                     records.rescue(self._journal, step.node)
@@ -158,6 +159,7 @@ class Engine:
         """Take the sides as they are, a replaced folder or server included: unite them, delete nothing."""
         with self._journal.transaction():
             self._journal.forget_agreements()
+            self._guard.forgive()
             for name in (SERVER, PAIR, TOKEN, ROOT_TAG):
                 self._journal.note(name, None)
         self._must_look_everywhere = True
@@ -166,7 +168,8 @@ class Engine:
 
     def _look(self, report: Report, *, everywhere: bool) -> bool:
         """Bring the journal up to date with both sides; False when they are not who they should be."""
-        selection = self._settings.selection
+        selection = self._leaving.selection(self._settings.selection)
+        self._executor.select(selection)
         is_other = self._journal.fact(SELECTION) != selection.key
         everywhere = everywhere or self._must_look_everywhere or is_other
         self._must_look_everywhere = True  # until this look has come to its end
@@ -220,12 +223,12 @@ class Engine:
             held = self._held()
             plan = self._last_plan = self._plan(held)
             report.problems = plan.problems
-            report.stop = self._check_deletions(plan)
+            report.stop = self._guard.check(plan)
             if plan.is_empty or report.stop is not None:
                 report.is_quiet = plan.is_empty and not held
                 break
-            self._allowed_deletions = 0
             outcome = self._executor.execute(plan)
+            self._guard.take_note(outcome.done)
             is_stale = self._take_note(report, outcome)
             if outcome.is_full:
                 break  # the next arrival calls for another cycle
@@ -233,6 +236,8 @@ class Engine:
                 retries += 1
                 if not self._look(report, everywhere=False):
                     break
+        if report.is_quiet:
+            report.troubles += self._leaving.clear(self._settings.selection)
         report.wake_at = self._patience.wake_at(self._clock.monotonic_s())
 
     def _held(self) -> frozenset[NodeId]:
@@ -248,10 +253,6 @@ class Engine:
             # The first ones cannot be brought over, so the others have to be seen.
             plan = reconcile(self._journal, self._journal.unsettled(-1), customs)
         return plan
-
-    def _check_deletions(self, plan: Plan) -> Stop | None:
-        stop = check_deletions(self._journal, plan, self._journal.count_agreed(), self._settings.limits)
-        return None if stop is not None and stop.count <= self._allowed_deletions else stop
 
     def _collect(self, report: Report) -> None:
         """Take over what transfers have brought since the last cycle."""
@@ -275,6 +276,3 @@ class Engine:
 
     def _fail(self, node: NodeId, error: HeleniteError) -> None:
         self._patience.failed(node, self._clock.monotonic_s(), is_stale=isinstance(error, STALE))
-
-    def _count(self, step: Delete) -> int:
-        return sum(1 for _ in self._journal.subtree(step.side, step.node))

@@ -24,6 +24,8 @@ from syncagent.session import Session
 
 LINES_MAX = 20_000
 """A few megabytes; the newer half outlives the cut."""
+RECENT_MAX = 50
+"""Kept in memory too, for the tray, which looks after each change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,9 @@ class History:
     def __init__(self, file: FilePath, clock: Clock) -> None:
         self._file = file
         self._clock = clock
-        self._lock = threading.Lock()  # guards the file and the count
+        self._lock = threading.Lock()  # guards the file and the two below
         self._count = len(self._read())
+        self._recent = deque(self._parse(RECENT_MAX), RECENT_MAX)
 
     def note(self, side: str, verb: str, path: Path, source: Path = ()) -> None:
         """Write down one change."""
@@ -59,18 +62,27 @@ class History:
             with self._file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(asdict(event)) + "\n")
             self._count += 1
+            self._recent.append(event)
+
+    @property
+    def recent(self) -> list[Event]:
+        """The newest changes, oldest first, without a look at the file."""
+        with self._lock:
+            return list(self._recent)
 
     def last(self, count: int) -> list[Event]:
         """The newest changes, oldest first."""
         with self._lock:
-            lines = self._read()[-count:]
-        events: deque[Event] = deque(maxlen=count)
-        for line in lines:
+            return self._parse(count)
+
+    def _parse(self, count: int) -> list[Event]:
+        events: list[Event] = []
+        for line in self._read()[-count:] if count > 0 else []:
             try:
                 events.append(Event(**json.loads(line)))
             except (ValueError, TypeError):
                 continue  # the process died while it wrote this line
-        return list(events)
+        return events
 
     def _read(self) -> list[str]:
         try:

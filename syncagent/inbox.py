@@ -41,6 +41,7 @@ class Inbox:
         self._condition = threading.Condition()
         self._work = Work()
         self._due_at: float | None = None
+        self._is_closed = False
 
     def hint(self, directory: Path, delay_s: float) -> None:
         """A directory is dirty; go and look after a moment, together with what follows."""
@@ -61,6 +62,8 @@ class Inbox:
         """Run a function on the pair's thread, between two cycles, and wait for what it gives or raises."""
         future: Future[Any] = Future()
         with self._condition:
+            if self._is_closed:
+                raise UnavailableError("the agent ends")
             if len(self._work.calls) >= CALLS_MAX:
                 raise UnavailableError("too many commands are waiting already")
             self._work.calls.append((function, future))
@@ -69,6 +72,14 @@ class Inbox:
             return future.result(CALL_S)
         except TimeoutError as error:
             raise UnavailableError("the agent is busy; try again in a moment") from error
+
+    def close(self) -> None:
+        """Nobody takes anything from here any more: let nobody wait for it."""
+        with self._condition:
+            self._is_closed = True
+            calls, self._work.calls = self._work.calls, []
+        for _, future in calls:
+            future.set_exception(UnavailableError("the agent ends"))
 
     @property
     def is_empty(self) -> bool:

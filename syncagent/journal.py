@@ -39,6 +39,9 @@ SCHEMA = 1
 CACHE_MAX = 20_000
 """Nodes in memory: about 15 MB."""
 
+CONFLICT_COPY = "l_name IS NOT NULL AND (instr(l_name, ' (conflicted copy ') OR instr(l_name, ' (case conflict '))"
+"""Narrows the search for conflict copies to names that may be some; an index holds them."""
+
 _COLUMNS = (
     "id, settled, kind,"
     " a_parent, a_name, a_digest, a_inode, a_size, a_mtime, a_ctime, a_executable,"
@@ -57,6 +60,7 @@ CREATE INDEX missing_inode ON node (a_inode) WHERE l_parent IS NULL AND a_inode 
 CREATE INDEX missing_place ON node (a_parent, a_name) WHERE l_parent IS NULL OR r_parent IS NULL;
 CREATE INDEX agreed_digest ON node (a_digest) WHERE a_digest IS NOT NULL;
 CREATE INDEX unsettled ON node (id) WHERE settled = 0;
+CREATE INDEX conflict_copy ON node (id) WHERE {CONFLICT_COPY};
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA user_version = {SCHEMA};
 """
@@ -163,9 +167,18 @@ class Journal:
             kind,
         )
 
+    def conflict_copies(self) -> list[Node]:
+        """The local nodes whose names may be those of conflict copies."""
+        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM node WHERE {CONFLICT_COPY}")
+        return [self._remember(row) for row in rows]
+
     def find_content(self, digest: bytes) -> Node | None:
         """A settled node with this content, so that it need not be sent again."""
         return self._one(f"SELECT {_COLUMNS} FROM node WHERE a_digest = ? AND settled = 1 LIMIT 1", digest)
+
+    def count_unsettled(self) -> int:
+        """How many nodes are not settled."""
+        return self._scalar("SELECT count(*) FROM node WHERE settled = 0")
 
     def count_agreed(self) -> int:
         """How many nodes both sides agreed on."""

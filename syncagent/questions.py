@@ -5,21 +5,21 @@ Used by `daemon`, on the thread of the pair, between two cycles. Reads the journ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from helenite.core.errors import EntryNotFoundError
-from helenite.core.paths import ROOT, Path, format_path
+from helenite.core.paths import Path, format_path
 from syncagent.engine import Engine
 from syncagent.journal import Journal
-from syncagent.model import ROOT_ID, SIDES, Kind, Node, NodeId, Tree, path_of
+from syncagent.model import ROOT_ID, SIDES, Node, NodeId, Tree, path_of
 from syncagent.names import is_conflict_copy
 from syncagent.plan import Pair
 
 
 def find_conflicts(journal: Journal) -> list[str]:
     """The conflict copies in the local folder."""
-    return sorted(format_path(path) for path, node in _walk(journal) if is_conflict_copy(path[-1]) and node.local)
+    nodes = [node for node in journal.conflict_copies() if node.local and is_conflict_copy(node.local.place.name)]
+    return sorted(format_path(path_of(journal, Tree.LOCAL, node.id)) for node in nodes)
 
 
 def explain(engine: Engine, path: Path) -> dict[str, Any]:
@@ -78,16 +78,3 @@ def _find(journal: Journal, side: Tree, path: Path) -> Node | None:
     for name in path:
         node = None if node is None else journal.child(side, node, name)
     return None if node in {None, ROOT_ID} or node is None else journal.node(node)
-
-
-def _walk(journal: Journal) -> Iterator[tuple[Path, Node]]:
-    """Everything on the local side."""
-    stack: list[tuple[NodeId, Path]] = [(ROOT_ID, ROOT)]
-    while stack:
-        directory, path = stack.pop()
-        for node in journal.children_nodes(Tree.LOCAL, directory):
-            assert node.local is not None
-            where = (*path, node.local.place.name)
-            yield where, node
-            if node.kind is Kind.DIRECTORY:
-                stack.append((node.id, where))

@@ -303,10 +303,6 @@ class WebDavRemote:
     def _stamp(self, path: Path) -> RemoteStamp:
         return entry_of(self._look(path, ENTRY_PROPERTIES), has_tags=False).stamp
 
-    def retire(self) -> None:
-        """Learn nothing more: the process ends."""
-        self._learner.close()
-
     def close(self) -> None:
         """Let go of the connections."""
         self._learner.close()

@@ -2,7 +2,8 @@
 
 Used by `daemon`. Reasons come in through the `inbox`: hints of the watcher, the server's word that something changed
 (a report that it holds back until then), transfers that are over, and time, as a fallback for all of them. Threading:
-one thread runs the engine and nothing else touches it; another waits for the server; the watcher has its own.
+one thread runs the engine and nothing else touches it; another waits for the server; the watcher has its own. A bug
+that ends one of the first two is logged and shown, and the thread begins again.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any
 from helenite.core.clock import Clock
 from helenite.core.errors import HeleniteError, PermissionDeniedError, UnavailableError
 from helenite.core.paths import Path, format_path, parse_path
-from helenite.core.process import Worker
 from syncagent.bases import Bases
+from syncagent.bell import Bell
 from syncagent.engine import Engine, Report, Settings
 from syncagent.fates import Customs
 from syncagent.history import History, RecordedFolder, RecordedRemote
@@ -29,11 +30,13 @@ from syncagent.journal import Journal, open_journal
 from syncagent.lanes import Lane, Pools
 from syncagent.names import IGNORE_FILE, NameRules, host_label
 from syncagent.observe import TOKEN
+from syncagent.questions import find_conflicts
 from syncagent.remote import WebDavRemote
 from syncagent.selection import Selection
 from syncagent.session import Account, Session, Throttles
 from syncagent.settings import PairSettings
 from syncagent.status import Mood, PairStatus
+from syncagent.steady import SteadyWorker
 from syncagent.transfers import Lanes
 from syncagent.watcher import FolderWatch
 
@@ -56,7 +59,10 @@ OFFLINE_S = (1.0, 60.0)
 STOP_S = 5.0
 """So long the end of the process waits for a cycle; the next process finds out what it has done."""
 TROUBLES_MAX = 100
+CONFLICTS_MAX = 100
 """Told in a status."""
+BUG = "an error of the agent, see its log"
+LOOKING = "looking for changes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Tools:
     throttles: Throttles
     pools: Pools
     rules: NameRules
+    bell: Bell
 
 
 class PairRunner:
@@ -85,8 +92,9 @@ class PairRunner:
         self._status = PairStatus(pair.id, pair.folder, pair.url)
         self._is_paused = pair.is_paused
         self._engine: Engine | None = None
-        self._engine_key: tuple[str, str] = ("", "")
+        self._engine_key: tuple[str, str, tuple[str, ...]] = ("", "", ())
         self._journal: Journal | None = None
+        self._peak = 0  # entries that were left when the present work began
         self._token = ""
         self._failures = 0
         self._wake_at: float | None = None
@@ -95,8 +103,8 @@ class PairRunner:
         self._cycled = threading.Event()  # the server's word is of use again
         self._folder = RecordedFolder(FilePath(pair.folder), self._clock, self.history)
         self._remote = RecordedRemote(self._connect(), self.history, Bases(directory / "large"))
-        self._syncing = Worker(f"sync-{pair.id}", self._run, self._crash)
-        self._listening = Worker(f"listen-{pair.id}", self._listen)
+        self._syncing = SteadyWorker(f"sync-{pair.id}", self._run, self._crash, self._clock)
+        self._listening = SteadyWorker(f"listen-{pair.id}", self._listen, self._crash, self._clock)
 
     @property
     def status(self) -> PairStatus:
@@ -113,12 +121,15 @@ class PairRunner:
         self._syncing.stop(0)
         self._inbox.poke()
         self._syncing.stop(STOP_S)
-        self._remote.retire()
+        self._inbox.close()
         self._watch.stop()
+        self._remote.close()
 
-    def pause(self, *, is_paused: bool) -> None:
-        self._is_paused = is_paused
-        self._inbox.poke(everywhere=not is_paused)
+    def adjust(self, pair: PairSettings) -> None:
+        """Go on with other settings; folder and address are the same."""
+        self._pair = pair
+        self._is_paused = pair.is_paused
+        self._inbox.poke(everywhere=not pair.is_paused)
 
     def call(self, function: Callable[[Engine], Any]) -> Any:
         """Ask or tell the engine something, on its own thread; a cycle follows."""
@@ -133,21 +144,29 @@ class PairRunner:
     def _run(self, stopping: threading.Event) -> None:
         self._watch.start()
         self._inbox.poke(everywhere=True)
-        while not stopping.is_set():
-            work = self._inbox.take(None if self._is_paused else self._wake_at)
-            for function, future in work.calls:
-                try:
-                    future.set_result(function())
-                except HeleniteError as error:
-                    future.set_exception(error)
-            if stopping.is_set():
-                break
-            if self._is_paused:
-                self._tell(Mood.PAUSED, "paused")
-            elif work.is_due or work.calls:
-                self._work(work)
-        if self._journal is not None:
-            self._journal.close()
+        try:
+            while not stopping.is_set():
+                self._attend(self._inbox.take(None if self._is_paused else self._wake_at), stopping)
+        finally:
+            if self._engine is not None:
+                engine, self._engine, self._journal = self._engine, None, None
+                engine.close()
+
+    def _attend(self, work: Work, stopping: threading.Event) -> None:
+        for function, future in work.calls:
+            try:
+                future.set_result(function())
+            except HeleniteError as error:
+                future.set_exception(error)
+            finally:
+                if not future.done():
+                    future.set_exception(UnavailableError(BUG))
+        if stopping.is_set():
+            return
+        if self._is_paused:
+            self._tell(Mood.PAUSED, "paused")
+        elif work.is_due or work.calls:
+            self._work(work)
 
     def _work(self, work: Work) -> None:
         """One cycle, and what it means for the next."""
@@ -156,7 +175,7 @@ class PairRunner:
             self._check_watch()
         is_everywhere = work.is_everywhere or began >= self._everywhere_at
         if work.dirty or is_everywhere:
-            self._tell(Mood.SYNCING, "looking for changes", is_settled=False)
+            self._tell(Mood.SYNCING, LOOKING, is_settled=False)
         try:
             report = self._prepare().cycle(work.dirty, everywhere=is_everywhere)
         except HeleniteError as error:
@@ -174,22 +193,25 @@ class PairRunner:
         self._cycled.set()
 
     def _prepare(self) -> Engine:
-        """The engine for the present rules and day: both are in its settings."""
+        """The engine, working by the present rules and day: both are in its settings."""
         day = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC).astimezone().date().isoformat()
-        key = (self._ignore_file(), day)
-        if self._engine is None or key != self._engine_key:
-            self._engine, self._engine_key = self._make_engine(*key), key
+        key = (self._ignore_file(), day, self._pair.excluded)
+        if self._engine is not None and key == self._engine_key:
+            return self._engine
+        selection = Selection(key[0], [parse_path(f"/{path}") for path in self._pair.excluded])
+        customs = Customs(self._pair.id, f"{day} {host_label(socket.gethostname())}", self._tools.rules)
+        self._engine_key = key
+        if self._engine is None:
+            self._engine = self._make_engine(Settings(customs, selection))
+        else:
+            self._engine.adjust(Settings(customs, selection))
         return self._engine
 
-    def _make_engine(self, ignore_file: str, day: str) -> Engine:
-        if self._journal is None:
-            damaged = f"journal-damaged-{self._clock.now_ms()}"
-            self._journal = open_journal(self._directory / "journal", damaged)
-        selection = Selection(ignore_file, [parse_path(f"/{path}") for path in self._pair.excluded])
-        customs = Customs(self._pair.id, f"{day} {host_label(socket.gethostname())}", self._tools.rules)
+    def _make_engine(self, settings: Settings) -> Engine:
+        damaged = f"journal-damaged-{self._clock.now_ms()}"
+        self._journal = open_journal(self._directory / "journal", damaged)
         pools = self._tools.pools
         lanes = Lanes(Lane(pools.small, self._arrive), Lane(pools.large, self._arrive))
-        settings = Settings(customs, selection)
         return Engine(self._folder, self._remote, self._journal, self._clock, settings, lanes)
 
     def _ignore_file(self) -> str:
@@ -215,9 +237,10 @@ class PairRunner:
 
     # Telling
 
-    def _crash(self) -> None:
-        """A bug ended the engine's thread; the log says which."""
-        self._tell(Mood.ATTENTION, "stopped by an error of the agent; see its log", problem="internal error")
+    def _crash(self, pause_s: float) -> None:
+        """A bug ended one of the threads; the log says which."""
+        self._status = replace(self._status, crashes=self._status.crashes + 1)
+        self._tell(Mood.ATTENTION, f"{BUG}; it is tried again in {pause_s:.0f} s", problem=BUG)
 
     def _fail(self, error: HeleniteError) -> None:
         """A side cannot be looked at: wait, longer each time."""
@@ -238,13 +261,24 @@ class PairRunner:
         troubles += [str(error) for _, error in report.failed]
         for trouble in troubles:
             log.info("%s: %s", self._pair.folder, trouble)
+        self._count(report)
         kept = tuple(troubles[:TROUBLES_MAX])
         if report.stop is not None:
-            self._tell(Mood.ATTENTION, report.stop.sentence, problem=report.stop.sentence, troubles=kept)
+            stop = report.stop
+            decisions = ("start-over",) if stop.side is None else ("allow", "undo")
+            self._tell(Mood.ATTENTION, stop.sentence, problem=stop.sentence, troubles=kept, decisions=decisions)
         elif report.is_quiet:
             self._tell(Mood.IDLE, "up to date", troubles=kept, is_settled=True)
         else:
             self._tell(Mood.SYNCING, "syncing", troubles=kept)
+
+    def _count(self, report: Report) -> None:
+        """What is done and left, and which conflict copies there are."""
+        assert self._journal is not None
+        left = 0 if report.is_quiet else self._journal.count_unsettled()
+        self._peak = max(self._peak, left) if left else 0
+        conflicts = tuple(find_conflicts(self._journal)[:CONFLICTS_MAX])
+        self._status = replace(self._status, left=left, done=self._peak - left, conflicts=conflicts)
 
     def _tell(
         self,
@@ -252,20 +286,23 @@ class PairRunner:
         sentence: str,
         *,
         problem: str = "",
+        decisions: tuple[str, ...] = (),
         troubles: tuple[str, ...] = (),
         is_settled: bool = False,
     ) -> None:
-        cycles = self._status.cycles + (sentence != "looking for changes")
+        cycles = self._status.cycles + (sentence != LOOKING)
         self._status = replace(
             self._status,
             mood=mood,
             sentence=sentence,
             problem=problem,
+            decisions=decisions,
             troubles=troubles,
             is_settled=is_settled,
             cycles=cycles,
             watch_trouble=self._watch.trouble,
         )
+        self._tools.bell.ring()
 
     # Reasons for a cycle
 

@@ -1,17 +1,20 @@
 """Decides when to stop and ask a person, because what looks like a deletion may be a disaster.
 
-Used by `engine` before it believes a side and before it carries out a plan. Pure.
+Used by `engine` before it believes a side, and by `guard` before a plan is carried out. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from syncagent.model import NodeId, Tree, View
 from syncagent.plan import Delete, Plan
 from syncagent.ports import ServerIdentity
+
+WINDOW_MS = 10 * 60 * 1000
+"""Deletions within so long a time count together: a slow `rm -r`, or a program that clears away file by file."""
 
 
 class Danger(StrEnum):
@@ -35,7 +38,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """More deletions than both of these at once are asked about. Renames are none."""
+    """More deletions than both of these within WINDOW_MS are asked about. Renames are none."""
 
     count: int = 50
     share: float = 0.25
@@ -62,27 +65,51 @@ def check_server(expected: ServerIdentity | None, found: ServerIdentity) -> Stop
     return None
 
 
-def check_deletions(view: View, plan: Plan, agreed_count: int, limits: Limits) -> Stop | None:
-    """Whether a plan deletes so much on one side that a person should see it first.
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """Deletions that were carried out on one side without asking."""
+
+    at_ms: int
+    side: Tree
+    count: int
+
+
+def count_deletions(view: View, plan: Plan) -> dict[Delete, int]:
+    """The deletions of a plan, each with how many entries it takes: a directory goes with all that is in it."""
+    deletions = [step for step in plan.steps if isinstance(step, Delete)]
+    return {step: _count_beneath(view, step.side, step.node) for step in deletions}
+
+
+def check_deletions(
+    counts: Mapping[Delete, int], agreed_count: int, limits: Limits, earlier: Iterable[Deleted] = ()
+) -> Stop | None:
+    """Whether so much would be deleted on one side that a person should see it first.
 
     Args:
-        view: to count what is in the directories that are deleted.
-        plan: what is about to be carried out.
-        agreed_count: how many nodes both sides had agreed on.
+        counts: what is about to be carried out, as `count_deletions` gives it.
+        agreed_count: how many nodes both sides have agreed on.
         limits: how much goes without asking.
+        earlier: what has gone without asking a moment ago (`within_window`): many small deletions are one large one.
     """
     for side in (Tree.LOCAL, Tree.REMOTE):
-        tops = [step.node for step in plan.steps if isinstance(step, Delete) and step.side is side]
-        count = _count_beneath(view, side, tops)
-        if count > limits.count and count > limits.share * agreed_count:
+        count = sum(count for step, count in counts.items() if step.side is side)
+        before = sum(deleted.count for deleted in earlier if deleted.side is side)
+        total = count + before
+        if count and total > limits.count and total > limits.share * (agreed_count + before):
             where = "on this device" if side is Tree.LOCAL else "on the server"
-            sentence = f"{count} of {agreed_count} entries would be deleted {where}."
+            after = f", after {before} in the last {WINDOW_MS // 60_000} minutes" if before else ""
+            sentence = f"{count} of {agreed_count} entries would be deleted {where}{after}."
             return Stop(Danger.MANY_DELETIONS, sentence, side, count)
     return None
 
 
-def _count_beneath(view: View, side: Tree, tops: Iterable[NodeId]) -> int:
-    count, stack = 0, list(tops)
+def within_window(earlier: Iterable[Deleted], now_ms: int) -> tuple[Deleted, ...]:
+    """Those that are not long ago; a clock that was set back makes none of them last longer."""
+    return tuple(deleted for deleted in earlier if abs(now_ms - deleted.at_ms) < WINDOW_MS)
+
+
+def _count_beneath(view: View, side: Tree, top: NodeId) -> int:
+    count, stack = 0, [top]
     while stack:
         count += 1
         stack.extend(view.children(side, stack.pop()))

@@ -40,11 +40,17 @@ class PairSettings:
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """All of one home. Limits are bytes a second; None: as fast as it goes."""
+    """All of one home.
+
+    Limits are bytes a second; None: as fast as it goes. The local trash of each pair keeps things for so many days, and
+    so many bytes of them; None: a part of the disk.
+    """
 
     pairs: tuple[PairSettings, ...] = ()
     up_bytes_per_s: int | None = None
     down_bytes_per_s: int | None = None
+    trash_days: int = 30
+    trash_bytes: int | None = None
 
     def choose(self, which: str) -> PairSettings:
         """The pair with this id or folder; with an empty text, the only one there is."""
@@ -105,6 +111,15 @@ class Home:
         except filelock.Timeout as error:
             raise ConfigurationError(f"another command is changing {self.settings_file}") from error
 
+    def pause(self, which: str, *, is_paused: bool) -> None:
+        """Pause or resume a pair; with an empty text, all of them."""
+        with self.edit() as draft:
+            pairs = (draft.settings.choose(which),) if which else draft.settings.pairs
+            if not pairs:
+                draft.settings.choose(which)
+            for pair in pairs:
+                draft.settings = draft.settings.replace(dataclasses.replace(pair, is_paused=is_paused))
+
     def make(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -150,4 +165,7 @@ def _parse(values: dict[str, Any]) -> AgentSettings:
     if values["version"] != VERSION:
         raise ValueError(f"version {values['version']}, this program reads {VERSION}")
     pairs = tuple(PairSettings(**pair | {"excluded": tuple(pair["excluded"])}) for pair in values["pairs"])
-    return AgentSettings(pairs, values["up_bytes_per_s"], values["down_bytes_per_s"])
+    others = {
+        name: values[name] for name in (field.name for field in dataclasses.fields(AgentSettings)) if name in values
+    }
+    return AgentSettings(**others | {"pairs": pairs})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 
 from helenite.core.clock import Clock
+from helenite.core.errors import UnavailableError
 
 BURST_S = 0.25
 """Idle time that may be made up for: small files after a pause go at once."""
@@ -32,16 +33,19 @@ class Throttle:
             self._free_at = 0.0
 
     def take(self, count: int) -> None:
-        """Wait until so many more bytes may pass."""
-        with self._lock:
-            if self._rate is None:
-                return
-            now = self._clock.monotonic_s()
-            self._free_at = max(self._free_at, now - BURST_S) + count / self._rate
-            wait_s = self._free_at - now
-        if wait_s > 0:
-            self._stopped.wait(wait_s)
+        """Wait until so many more bytes may pass; UnavailableError when nothing may any more."""
+        wait_s = self._reserve(count)
+        if self._stopped.wait(wait_s) if wait_s > 0 else self._stopped.is_set():
+            raise UnavailableError("the agent ends; the rest follows when it runs again")
 
     def stop(self) -> None:
-        """Let everything pass: the agent ends."""
+        """The agent ends: break off what is under way."""
         self._stopped.set()
+
+    def _reserve(self, count: int) -> float:
+        with self._lock:
+            if self._rate is None:
+                return 0.0
+            now = self._clock.monotonic_s()
+            self._free_at = max(self._free_at, now - BURST_S) + count / self._rate
+            return self._free_at - now

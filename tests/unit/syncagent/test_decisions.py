@@ -8,7 +8,7 @@ from syncagent.model import Kind, LocalStamp, LocalState, Node, NodeId, Place, T
 from syncagent.patience import FAILED_MAX_S, QUIET_MAX_S, QUIET_S, VANISHED_S, Patience
 from syncagent.plan import Delete, Move, Plan
 from syncagent.ports import ServerIdentity
-from syncagent.safety import Danger, Limits, check_deletions, check_folder, check_server
+from syncagent.safety import Danger, Limits, check_deletions, check_folder, check_server, count_deletions
 from syncagent.selection import Selection
 from tests.support.sync_story import Story
 
@@ -48,7 +48,7 @@ def test_the_server_must_be_the_known_one() -> None:
 def test_many_deletions_are_counted_with_what_is_beneath(limits: Limits, stops: bool) -> None:
     story = Story().agreed("d/", "d/a", "d/b", "d/e/", "d/e/c", "x").remove(Tree.REMOTE, "d")
     plan = story.plan()
-    stop = check_deletions(story.forest, plan, 6, limits)
+    stop = check_deletions(count_deletions(story.forest, plan), 6, limits)
     assert (stop is not None) is stops
     if stop is not None:
         assert (stop.side, stop.count) == (Tree.LOCAL, 5)
@@ -57,8 +57,11 @@ def test_many_deletions_are_counted_with_what_is_beneath(limits: Limits, stops: 
 def test_moves_are_no_deletions() -> None:
     story = Story().agreed("a", "b")
     plan = Plan(((Move(Tree.LOCAL, NodeId(1), PLACE), Move(Tree.LOCAL, NodeId(2), PLACE)),))
-    assert check_deletions(story.forest, plan, 2, Limits(0, 0.0)) is None
-    assert check_deletions(story.forest, Plan(((Delete(Tree.LOCAL, NodeId(1)),),)), 2, Limits(0, 0.0)) is not None
+    assert count_deletions(story.forest, plan) == {}
+    deletion = Delete(Tree.LOCAL, NodeId(1))
+    counts = count_deletions(story.forest, Plan(((deletion,),)))
+    assert counts == {deletion: 1}
+    assert check_deletions(counts, 2, Limits(0, 0.0)) is not None
 
 
 def test_a_file_has_to_be_quiet() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from syncagent.engine import Settings
+from syncagent.fates import Customs
 from syncagent.selection import Selection
 from syncagent.transfers import LARGE_BYTES, SMALL_MAX, Lanes
 from tests.support.sync_server import MemoryServer
@@ -290,7 +292,7 @@ def test_a_file_that_is_edited_while_it_is_sent(world: World, agent: Agent, serv
 def test_other_rules_from_now_on(world: World, agent: Agent, server: MemoryServer) -> None:
     write(agent, "a.log")
     world.settle()
-    agent.engine.select(Selection("*.log"))
+    agent.engine.adjust(Settings(Customs(agent.name), Selection("*.log"), agent.limits))
     write(agent, "b.log")
     server.remove(("a.log",))
     world.settle()

@@ -34,6 +34,7 @@ from syncagent.session import Account, Session, Throttles
 from syncagent.throttle import Throttle
 from tests.support.gateways import our_gateway
 from tests.support.memory_filesystem import MemoryFileSystem
+from tests.support.waiting import wait_until
 
 MTIME_MS = 1_700_000_000_123
 
@@ -293,13 +294,24 @@ def test_nonsense_is_an_error(name: str) -> None:
 
 
 def test_throttles_hold_back() -> None:
-    clock, done = Clock(), threading.Event()
+    clock = Clock()
     throttle = Throttle(clock, 100_000)
     began = clock.monotonic_s()
     for _ in range(5):
         throttle.take(10_000)
     assert clock.monotonic_s() - began >= 0.2
     throttle.limit(1)
-    Worker("taker", lambda _: (throttle.take(10_000), done.set())[0]).start()
+    errors: list[UnavailableError] = []
+
+    def take(_: threading.Event) -> None:
+        try:
+            throttle.take(10_000)
+        except UnavailableError as error:
+            errors.append(error)
+
+    Worker("taker", take).start()
     throttle.stop()
-    assert done.wait(5)
+    wait_until(lambda: errors)
+    throttle.limit(None)
+    with pytest.raises(UnavailableError, match="ends"):  # the agent ends, at whatever rate
+        throttle.take(1)

@@ -1,0 +1,1 @@
+"""The icon of the sync agent: a process of its own, which the agent lives without."""

@@ -1,0 +1,229 @@
+"""The daemon in this process, with real folders, on a gateway with a file system in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helenite.core.clock import Clock
+from helenite.core.errors import ConfigurationError, InvalidRequestError, UnavailableError
+from syncagent import daemon as daemon_module
+from syncagent import steady
+from syncagent.control import ask
+from syncagent.daemon import Daemon
+from syncagent.engine import Engine, Report
+from syncagent.names import STATE_DIRECTORY
+from syncagent.settings import AgentSettings, Home, PairSettings
+from syncagent.status import AgentStatus, Mood, PairStatus, parse_status
+from tests.support.gateways import our_gateway
+from tests.support.memory_filesystem import MemoryFileSystem
+from tests.support.waiting import wait_until
+
+
+class Running:
+    """A daemon on a thread."""
+
+    def __init__(self, base: Path, url: str) -> None:
+        self.home = Home(base / "h")
+        self.folder = base / "folder"
+        self.folder.mkdir()
+        self.pair = PairSettings("p1", f"{url}/home", str(self.folder))
+        self.clock = Clock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.keep(self.pair)
+
+    def keep(self, *pairs: PairSettings, **others: Any) -> None:
+        with self.home.edit() as draft:
+            draft.settings = AgentSettings(pairs, **others)
+
+    def start(self) -> None:
+        daemon = Daemon(self.home, self.clock, "not wanted")
+        self._thread = threading.Thread(target=daemon.run, args=(self._stopping,))
+        self._thread.start()
+        wait_until(self.answers)
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.status)
+        except UnavailableError:
+            return False
+
+    def stop(self) -> None:
+        self._stopping.set()
+        assert self._thread is not None
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    @property
+    def status(self) -> AgentStatus:
+        return parse_status(ask(self.home, "status"))
+
+    @property
+    def pair_status(self) -> PairStatus:
+        return self.status.pairs[0]
+
+    def settles(self) -> None:
+        wait_until(lambda: self.pair_status.is_settled, 20)
+
+
+@pytest.fixture
+def fs() -> MemoryFileSystem:
+    found = MemoryFileSystem()
+    found.make_directory(("home",))
+    return found
+
+
+@pytest.fixture
+def running(fs: MemoryFileSystem, tmp_path: Path) -> Iterator[Running]:
+    with our_gateway(fs) as client:
+        found = Running(tmp_path, f"http://{client.host}:{client.port}")
+        found.start()
+        yield found
+        found.stop()
+
+
+def names(fs: MemoryFileSystem, *directory: str) -> set[str]:
+    return {view.entry.name for view in fs.list(("home", *directory))[1]}
+
+
+def test_a_file_is_brought_over_and_told(running: Running, fs: MemoryFileSystem) -> None:
+    running.settles()
+    (running.folder / "a.txt").write_bytes(b"text")
+    wait_until(lambda: "a.txt" in names(fs))
+    running.settles()
+    status = running.status
+    assert [(recent.folder, recent.path) for recent in status.recent] == [(str(running.folder), "a.txt")]
+    assert status.tray == "not shown: not wanted"
+    assert (status.pairs[0].mood, status.pairs[0].left, status.pairs[0].conflicts) == (Mood.IDLE, 0, ())
+
+
+def test_watching_answers_as_soon_as_something_changes(running: Running) -> None:
+    running.settles()
+    running.home.pause("", is_paused=True)
+    ask(running.home, "reload")
+    seen, mood = 0, Mood.SYNCING
+    while mood is not Mood.PAUSED:
+        answer = ask(running.home, "watch", seen=seen)
+        assert answer["seen"] > seen
+        seen, mood = answer["seen"], parse_status(answer).pairs[0].mood
+
+
+def test_watching_ends_after_a_while(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_module, "WATCH_S", 0.01)
+    running.settles()
+    seen = 0
+
+    def nothing_is_new() -> bool:
+        nonlocal seen
+        before, seen = seen, ask(running.home, "watch", seen=seen)["seen"]
+        return before == seen
+
+    wait_until(nothing_is_new)
+
+
+def test_a_bug_ends_a_cycle_and_not_the_agent(
+    running: Running, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.settles()
+    monkeypatch.setattr(steady, "PAUSE_S", (0.2, 1.0))
+    cycle = Engine.cycle
+    crashes = 3
+
+    def cycle_with_a_bug(engine: Engine, *given: Any, **options: Any) -> Report:
+        nonlocal crashes
+        if crashes:
+            crashes -= 1
+            raise ZeroDivisionError("a bug")
+        return cycle(engine, *given, **options)
+
+    monkeypatch.setattr(Engine, "cycle", cycle_with_a_bug)
+    (running.folder / "a").write_bytes(b"1")
+    wait_until(lambda: running.pair_status.mood is Mood.ATTENTION)
+    assert running.pair_status.problem == "an error of the agent, see its log"
+    wait_until(lambda: "a" in names(fs), 20)
+    running.settles()
+    assert (running.pair_status.crashes, running.pair_status.problem) == (3, "")
+    (running.folder / "b").write_bytes(b"2")
+    wait_until(lambda: "b" in names(fs), 20)
+
+
+def test_a_question_that_meets_a_bug_is_answered(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    running.settles()
+    monkeypatch.setattr(steady, "PAUSE_S", (0.01, 1.0))
+
+    def explain_with_a_bug(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(daemon_module, "explain", explain_with_a_bug)
+    with pytest.raises(UnavailableError, match="see its log"):
+        ask(running.home, "explain", path="/a")
+    running.settles()
+
+
+def test_settings_are_taken_over_while_it_runs(running: Running, fs: MemoryFileSystem, tmp_path: Path) -> None:
+    running.settles()
+    fs.make_directory(("home", "photos"))
+    wait_until((running.folder / "photos").is_dir)
+    running.settles()
+    running.keep(replace(running.pair, excluded=("photos",)))
+    ask(running.home, "reload")
+    wait_until(lambda: not (running.folder / "photos").exists())
+    assert names(fs) == {"photos"}
+    fs.make_directory(("other",))
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "s").write_bytes(b"s")
+    running.keep(running.pair, PairSettings("p2", running.pair.url.replace("home", "other"), str(second)))
+    ask(running.home, "reload")
+    wait_until(lambda: len(list(fs.list(("other",))[1])) == 1)
+    wait_until((running.folder / "photos").is_dir)
+    running.keep()
+    ask(running.home, "reload")
+    assert running.status.pairs == ()
+
+
+def test_an_hour_later_the_trash_is_emptied(
+    running: Running, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.stop()
+    trash = running.folder / STATE_DIRECTORY / "trash"
+    old = trash / f"{running.clock.now_ms() - 40 * 24 * 3600 * 1000}-0"
+    young = trash / f"{running.clock.now_ms() - 4 * 24 * 3600 * 1000}-0"
+    for holder in (old, young):
+        holder.mkdir(parents=True)
+        (holder / "f").write_bytes(b"x")
+    monkeypatch.setattr(daemon_module, "HOUSEKEEPING_S", 0.05)
+    running._stopping.clear()
+    running.start()
+    wait_until(lambda: not old.exists())
+    assert young.exists()
+    running.keep(running.pair, trash_days=3)
+    ask(running.home, "reload")
+    wait_until(lambda: not young.exists())
+
+
+def test_commands_that_make_no_sense(running: Running) -> None:
+    running.settles()
+    with pytest.raises(InvalidRequestError):
+        ask(running.home, "dance")
+    with pytest.raises(ConfigurationError):
+        ask(running.home, "history", pair="unknown", count=3)
+    assert ask(running.home, "history", count=0) == {"events": []}
+
+
+def test_one_daemon_for_one_home(running: Running) -> None:
+    with pytest.raises(ConfigurationError, match="already running"):
+        Daemon(running.home, Clock(), "not wanted").run(threading.Event())
+
+
+def test_quitting(running: Running) -> None:
+    running.settles()
+    ask(running.home, "quit")
+    wait_until(lambda: not running.answers())
+    assert not (running.home.path / "control.sock").exists()
