@@ -1,7 +1,8 @@
 """Decides which nodes to leave alone for a moment: files that are being written, what just vanished, what has failed.
 
-Used by `engine`. A file is quiet when it has not changed for QUIET_S; one that goes on changing has to be quiet for
-longer and longer, so that a log file is not sent with every line. A name that vanished may be back in a moment: some
+Used by `engine`. A file is quiet when it has not changed for QUIET_S, however long it took to write it; one that was
+let go and changed before it had been brought over has to be quiet for longer and longer, so that a file that grows with
+pauses is not sent again and again. A name that vanished may be back in a moment: some
 programs save that way. After a failure the wait doubles. Times are monotonic seconds, given by the caller. Pure.
 """
 
@@ -88,4 +89,6 @@ class Patience:
             return _Watched(stamp, now, 0.0 if is_old else VANISHED_S if stamp is None else QUIET_S)
         if before.stamp == stamp:
             return before
-        return _Watched(stamp, now, min(max(before.wait_s, QUIET_S) * 2, QUIET_MAX_S))
+        was_let_go = before.stamp is not None and now - before.since >= before.wait_s
+        wait_s = QUIET_S if before.stamp is None else max(before.wait_s, QUIET_S)
+        return _Watched(stamp, now, min(wait_s * 2, QUIET_MAX_S) if was_let_go else wait_s)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from syncagent.model import Kind, LocalStamp, LocalState, Node, NodeId, Place, Tree
+from syncagent.model import AgreedState, Kind, LocalStamp, LocalState, Node, NodeId, Place, RemoteStamp, Tree
 from syncagent.patience import FAILED_MAX_S, QUIET_MAX_S, QUIET_S, VANISHED_S, Patience
 from syncagent.plan import Delete, Move, Plan
 from syncagent.ports import ServerIdentity
@@ -71,16 +73,36 @@ def test_a_file_has_to_be_quiet() -> None:
     assert patience.held([file(1)], 100.0 + QUIET_S, FRESH_MS) == set()
 
 
-def test_a_file_that_goes_on_changing_has_to_be_quiet_for_longer() -> None:
+def test_a_file_that_changes_each_time_it_was_let_go_has_to_be_quiet_for_longer() -> None:
     patience, now, waits = Patience(), 100.0, []
     for size in range(10):
         assert patience.held([file(size)], now, FRESH_MS)
         wake = patience.wake_at(now)
         assert wake is not None
         waits.append(wake - now)
-        now += 0.05
+        now = wake + 0.01
+        assert patience.held([file(size)], now, FRESH_MS) == set()
     assert waits == sorted(waits)
     assert waits[-1] == pytest.approx(QUIET_MAX_S)
+
+
+def test_however_long_a_file_is_written_it_is_quiet_soon_after() -> None:
+    patience, now = Patience(), 100.0
+    for size in range(1000):
+        assert patience.held([file(size)], now, FRESH_MS)
+        now += QUIET_S / 3
+    wake = patience.wake_at(now)
+    assert wake is not None
+    assert wake <= now + QUIET_S
+
+
+def test_a_file_that_was_gone_for_a_moment_waits_no_longer_than_others() -> None:
+    patience = Patience()
+    gone = Node(NodeId(1), ancestor=AgreedState(PLACE, Kind.FILE, b"", LocalStamp(1), RemoteStamp("r")))
+    assert patience.held([gone], 100.0, FRESH_MS) == {1}
+    back = replace(gone, local=LocalState(PLACE, Kind.FILE, LocalStamp(2, 5)))
+    assert patience.held([back], 100.1, FRESH_MS) == {1}
+    assert patience.held([back], 100.1 + QUIET_S, FRESH_MS) == set()
 
 
 def test_a_file_that_nobody_touched_for_long_is_quiet_at_once() -> None:
