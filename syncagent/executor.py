@@ -9,14 +9,14 @@ Content is handed to `transfers`. One thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from helenite.core.errors import HeleniteError, PreconditionFailedError
 from helenite.core.paths import Path
 from syncagent import records
 from syncagent.journal import Journal
-from syncagent.model import Kind, LocalState, Node, NodeId, Place, RemoteState, Tree, path_of
+from syncagent.model import Kind, LocalState, Node, NodeId, Place, RemoteStamp, RemoteState, Tree, path_of
 from syncagent.plan import (
     Adopt,
     Batch,
@@ -81,10 +81,11 @@ class StepExecutor:
                 break
             for group in _groups(batch):
                 with self._journal.transaction():
-                    for step in group:
+                    for step in self._make_together(group, outcome):
                         self._attempt(step, outcome)
                     self._flush()
             if any(isinstance(step, Transfer) for step in batch):
+                self._transfers.begin()
                 self.collect(outcome)
         return outcome
 
@@ -129,6 +130,36 @@ class StepExecutor:
         if node.local is None:
             return set()
         return {path_of(self._journal, Tree.LOCAL, node.local.place.parent)}
+
+    def _make_together(self, group: Batch, outcome: Outcome) -> list[Step]:
+        """Make the group's directories on the server in one request; the other steps."""
+        makes: list[tuple[MakeDirectory, Path]] = []
+        others: list[Step] = []
+        for step in group:
+            if isinstance(step, MakeDirectory) and step.side is Tree.REMOTE and self._remote.group_max() > 1:
+                try:
+                    makes.append((step, self._path(Tree.REMOTE, step.place, step.node)))
+                except HeleniteError as error:
+                    self._fail(step, error, outcome)
+            else:
+                others.append(step)
+        for (step, _), made in zip(makes, self._make_remote([path for _, path in makes]), strict=True):
+            if isinstance(made, HeleniteError):
+                self._fail(step, made, outcome)
+            else:
+                records.remote_is(self._journal, step.node, RemoteState(step.place, Kind.DIRECTORY, made))
+                outcome.done.append(step)
+        return others
+
+    def _make_remote(self, paths: list[Path]) -> Sequence[RemoteStamp | HeleniteError]:
+        made: list[RemoteStamp | HeleniteError] = []
+        for start in range(0, len(paths), self._remote.group_max()):
+            some = paths[start : start + self._remote.group_max()]
+            try:
+                made += self._remote.make_directories(some)
+            except HeleniteError as error:
+                made += [error] * len(some)
+        return made
 
     def _carry_out(self, step: Note | Direct) -> None:
         match step:
@@ -175,11 +206,17 @@ class StepExecutor:
         else:
             assert node.remote is not None
             stamp = node.remote.stamp
-            staging = self._folder.staging_file(f"{stamp.resource} {stamp.etag}")
-            digest = self._remote.fetch(path, stamp, staging)
-            if node.local is not None and node.local.digest == digest:
-                staging.unlink(missing_ok=True)  # else the download that follows goes on from here
-            records.remote_digest(self._journal, node.id, digest)
+            records.remote_digest(
+                self._journal, node.id, self._remote.digest(path, stamp) or self._read_remote(node, path, stamp)
+            )
+
+    def _read_remote(self, node: Node, path: Path, stamp: RemoteStamp) -> bytes:
+        """The digest of what a server has that does not tell it."""
+        staging = self._folder.staging_file(f"{stamp.resource} {stamp.etag}")
+        digest = self._remote.fetch(path, stamp, staging)
+        if node.local is not None and node.local.digest == digest:
+            staging.unlink(missing_ok=True)  # else the download that follows goes on from here
+        return digest
 
     def _move(self, side: Tree, node: Node, place: Place) -> None:
         source, target = path_of(self._journal, side, node.id), self._path(side, place, node.id)

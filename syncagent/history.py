@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
 
 from helenite.core.clock import Clock
+from helenite.core.errors import HeleniteError
 from helenite.core.paths import Path
 from syncagent.bases import Bases
 from syncagent.folder import LocalFolder
 from syncagent.model import Kind, LocalStamp, RemoteStamp
-from syncagent.ports import Content, Upload
+from syncagent.ports import Content, Sending, Upload
 from syncagent.remote import WebDavRemote
 from syncagent.session import Session
 
@@ -130,10 +131,24 @@ class RecordedRemote(WebDavRemote):
         self._history.note("remote", "sent", path)
         return stamp
 
+    def store_many(self, orders: Sequence[Sending]) -> Sequence[RemoteStamp | HeleniteError]:
+        stamps = super().store_many(orders)
+        for order, stamp in zip(orders, stamps, strict=True):
+            if isinstance(stamp, RemoteStamp):
+                self._history.note("remote", "sent", order.path)
+        return stamps
+
     def make_directory(self, path: Path) -> RemoteStamp:
         stamp = super().make_directory(path)
         self._history.note("remote", "made", path)
         return stamp
+
+    def make_directories(self, paths: Sequence[Path]) -> Sequence[RemoteStamp | HeleniteError]:
+        stamps = super().make_directories(paths)
+        for path, stamp in zip(paths, stamps, strict=True):
+            if isinstance(stamp, RemoteStamp):
+                self._history.note("remote", "made", path)
+        return stamps
 
     def move(self, source: Path, target: Path, expected: RemoteStamp) -> None:
         super().move(source, target, expected)

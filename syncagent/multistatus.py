@@ -24,15 +24,22 @@ EXECUTABLE = "{http://apache.org/dav/props/}executable"
 LINK = "{urn:x-helenite:}link"
 """On a file whose content is the target of a symbolic link."""
 MODIFIED_MS = "{urn:x-helenite:}modified-ms"
+SHA256 = "{urn:x-helenite:}sha-256"
+BUNDLE_MEMBERS = "{urn:x-helenite:}bundle-members"
+"""On collections that take and give bundles: how many members one may have."""
 FILE_ID = "{http://owncloud.org/ns}id"
 """The stable id of servers that have no DAV:resource-id."""
 FINGERPRINT = "{http://owncloud.org/ns}data-fingerprint"
 
 ENTRY_PROPERTIES = (
     *(DAV + name for name in ("resourcetype", "getetag", "getcontentlength", "resource-id")),
-    *(MODIFIED_MS, EXECUTABLE, LINK, FILE_ID),
+    *(MODIFIED_MS, SHA256, EXECUTABLE, LINK, FILE_ID),
 )
-IDENTITY_PROPERTIES = (*ENTRY_PROPERTIES, DAV + "sync-token", DAV + "supported-report-set", FINGERPRINT)
+IDENTITY_PROPERTIES = (
+    *ENTRY_PROPERTIES,
+    *(DAV + "sync-token", DAV + "supported-report-set", FINGERPRINT, BUNDLE_MEMBERS),
+)
+SHA256_BYTES = 32
 HREF_SAFE = "!*'(),$-_.~@:+;="
 
 
@@ -41,12 +48,14 @@ class Answer:
     """One `response` of a multistatus: a place, and its properties or the status that stands for all of it.
 
     `failed` is the first status of a property, or of the whole, that is neither 2xx nor "there is no such property".
+    `status` 201: it is new (of a bundle's member). `sentence` says why, where the server does.
     """
 
     path: Path
     properties: dict[str, etree._Element]
     status: int = 200
     failed: int = 0
+    sentence: str = ""
 
     @property
     def is_directory(self) -> bool:
@@ -133,16 +142,18 @@ def _parse_answer(element: etree._Element, path: Path) -> Answer:
     status = element.findtext(f"{DAV}status")
     if status is not None:
         code = _code(status)
-        return Answer(path, {}, code, 0 if code < 300 else code)
+        sentence = element.findtext(f"{DAV}responsedescription") or ""
+        return Answer(path, {}, code, 0 if code < 300 else code, sentence)
     found: dict[str, etree._Element] = {}
-    failed = 0
+    failed, is_new = 0, False
     for propstat in element.iterfind(f"{DAV}propstat"):
         code = _code(propstat.findtext(f"{DAV}status") or "")
-        if code == 200:
+        is_new = is_new or code == 201
+        if code in {200, 201}:
             found |= {str(value.tag): value for value in propstat.iterfind(f"{DAV}prop/*")}
         elif code != 404:
             failed = failed or code
-    return Answer(path, found, 200, failed)
+    return Answer(path, found, 201 if is_new else 200, failed)
 
 
 def _code(status_line: str) -> int:
@@ -189,4 +200,14 @@ def entry_of(answer: Answer, *, has_tags: bool) -> RemoteEntry:
     mtime = answer.text(MODIFIED_MS)
     executable = answer.text(EXECUTABLE) == "T"
     mtime_ms = int(mtime) if mtime and mtime.isascii() and mtime.isdigit() else None
-    return RemoteEntry(answer.path, kind, RemoteStamp(resource, etag, int(size), mtime_ms, executable))
+    stamp = RemoteStamp(resource, etag, int(size), mtime_ms, executable)
+    return RemoteEntry(answer.path, kind, stamp, _digest(answer.text(SHA256)))
+
+
+def _digest(text: str | None) -> bytes | None:
+    """A digest in hex; what is none says nothing."""
+    try:
+        digest = bytes.fromhex(text or "")
+    except ValueError:
+        return None
+    return digest if len(digest) == SHA256_BYTES else None

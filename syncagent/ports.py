@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Protocol
 
+from helenite.core.errors import HeleniteError
 from helenite.core.paths import Path
 from syncagent.model import Kind, LocalStamp, RemoteStamp
 
@@ -120,8 +121,31 @@ class Remote(Protocol):
         """
         ...
 
+    def group_max(self) -> int:
+        """How many small files, or directories, go into one request; 1: the server takes them one by one."""
+        ...
+
+    def store_many(self, orders: Sequence[Sending]) -> Sequence[RemoteStamp | HeleniteError]:
+        """As `store` for each of some small files, in one request; what came of each, in order.
+
+        What is raised concerns all of them: each may have happened or not.
+        """
+        ...
+
+    def fetch_many(self, wanted: Sequence[Fetching]) -> Sequence[bytes | HeleniteError]:
+        """As `fetch` for each of some small files, in one request; what came of each, in order."""
+        ...
+
+    def digest(self, path: Path, expected: RemoteStamp) -> bytes | None:
+        """The SHA-256 of exactly this revision, which the server may have to compute; None: it does not do that."""
+        ...
+
     def make_directory(self, path: Path) -> RemoteStamp:
         """EntryExistsError when anything has the name."""
+        ...
+
+    def make_directories(self, paths: Sequence[Path]) -> Sequence[RemoteStamp | HeleniteError]:
+        """As `make_directory` for each, none in another, in one request; what came of each, in order."""
         ...
 
     def move(self, source: Path, target: Path, expected: RemoteStamp) -> None:
@@ -174,6 +198,24 @@ class Upload:
     digest: bytes
     attributes: Attributes
     identical: Twin | None = None  # it has this very content: a COPY may do
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One of several uploads in a request; see `Remote.store`."""
+
+    path: Path
+    upload: Upload
+    replaces: RemoteStamp | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """One of several downloads in a request; see `Remote.fetch`."""
+
+    path: Path
+    expected: RemoteStamp
+    into: FilePath
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ of directories that follow everything beneath; times to the millisecond. Every a
 
 from __future__ import annotations
 
+import base64
 import itertools
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +20,7 @@ import httpx
 
 from helenite.core.errors import (
     EntryNotFoundError,
+    HeleniteError,
     InsufficientStorageError,
     PermissionDeniedError,
     PreconditionFailedError,
@@ -25,10 +28,12 @@ from helenite.core.errors import (
 )
 from helenite.core.paths import ROOT, Path, format_path
 from syncagent.bases import Bases
+from syncagent.bundles import MEMBERS_MAX, Bundles
 from syncagent.downloads import Downloads
 from syncagent.learning import Learner
 from syncagent.model import Kind, RemoteStamp
 from syncagent.multistatus import (
+    BUNDLE_MEMBERS,
     DAV,
     ENTRY_PROPERTIES,
     EXECUTABLE,
@@ -47,10 +52,13 @@ from syncagent.multistatus import (
     resource_of,
 )
 from syncagent.names import aside_name
-from syncagent.ports import Attributes, Changes, Present, RemoteEntry, ServerIdentity, Upload
+from syncagent.ports import Attributes, Changes, Fetching, Present, RemoteEntry, Sending, ServerIdentity, Upload
 from syncagent.session import SILENCE_S, Session
 from syncagent.uploads import Uploads
 
+HASHED_BYTES_PER_S = 50e6
+"""As slowly may a server read and hash what it has been asked the digest of."""
+REPR_DIGEST = re.compile(r"\bsha-256=:([A-Za-z0-9+/]{43}=):")
 RESULTS_MAX = 5_000
 """Of one report of changes: bounds the memory for it."""
 WAIT_RESULTS = 100
@@ -68,6 +76,7 @@ class _Abilities:
     has_tags: bool
     tells_changes: bool
     keeps_times: bool
+    group_max: int
 
 
 class WebDavRemote:
@@ -79,6 +88,7 @@ class WebDavRemote:
         self._learner = Learner(session, bases or Bases(None))
         self._downloads = Downloads(session, self._learner)
         self._uploads = Uploads(session, self._learner)
+        self._bundles = Bundles(session)
         self._known: _Abilities | None = None
 
     # Looking
@@ -90,7 +100,9 @@ class WebDavRemote:
         reports = answer.properties.get(f"{DAV}supported-report-set")
         tells_changes = reports is not None and reports.find(f".//{DAV}sync-collection") is not None
         keeps_times = MODIFIED_MS in answer.properties
-        self._known = _Abilities(keeps_times or FILE_ID in answer.properties, tells_changes, keeps_times)
+        members = answer.text(BUNDLE_MEMBERS) or ""
+        group_max = min(int(members), MEMBERS_MAX) if members.isascii() and members.isdigit() else 1
+        self._known = _Abilities(keeps_times or FILE_ID in answer.properties, tells_changes, keeps_times, group_max)
         return ServerIdentity("", resource_of(answer), answer.text(FINGERPRINT) or "")
 
     def token(self) -> str:
@@ -134,6 +146,27 @@ class WebDavRemote:
         return self._look(directory, (f"{DAV}getetag",)).text(f"{DAV}getetag") or ""
 
     # Content
+
+    def group_max(self) -> int:
+        return self._abilities.group_max
+
+    def store_many(self, orders: Sequence[Sending]) -> Sequence[RemoteStamp | HeleniteError]:
+        return self._bundles.store(orders)
+
+    def fetch_many(self, wanted: Sequence[Fetching]) -> Sequence[bytes | HeleniteError]:
+        return self._bundles.fetch(wanted)
+
+    def make_directories(self, paths: Sequence[Path]) -> Sequence[RemoteStamp | HeleniteError]:
+        return self._bundles.make_directories(paths)
+
+    def digest(self, path: Path, expected: RemoteStamp) -> bytes | None:
+        headers = {"If-Match": expected.etag, "Want-Repr-Digest": "sha-256=10"}
+        silence_s = SILENCE_S + expected.size / HASHED_BYTES_PER_S
+        response, _ = self._session.ask("HEAD", self._session.url(path), headers, silence_s=silence_s)
+        if response.headers.get("ETag", "") != expected.etag:
+            raise PreconditionFailedError(f"{format_path(path)} has another revision by now")
+        told = REPR_DIGEST.search(response.headers.get("Repr-Digest", ""))
+        return None if told is None else base64.b64decode(told[1])
 
     def fetch(self, path: Path, expected: RemoteStamp, into: FilePath, present: Present | None = None) -> bytes:
         return self._downloads.fetch(path, expected, into, present)

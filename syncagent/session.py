@@ -168,6 +168,11 @@ class Session:
             return EntryExistsError("something has this name already")
         if status == 401:
             return PermissionDeniedError("the server refuses the user or the password")
-        found = _ERRORS.get(status, UnavailableError if status >= 500 else ProtocolError)
         plain = body[:300].decode(errors="replace").strip() if b"<" not in body else ""
-        return found(plain or f"the server answered {method} with {status}")
+        return error_of(status, plain or f"the server answered {method} with {status}")
+
+
+def error_of(status: int, sentence: str) -> HeleniteError:
+    """What a status that is neither 2xx nor 3xx means, of a request or of one part of it."""
+    found = _ERRORS.get(status, UnavailableError if status >= 500 else ProtocolError)
+    return found(sentence or f"the server answered with {status}")

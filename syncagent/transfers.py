@@ -1,29 +1,42 @@
 """Content on its way: starts uploads and downloads, and takes over what has arrived.
 
-Used by `engine`. The slow part of a transfer touches neither the journal nor the synced folder: an upload reads a file,
-a download fills a staging file. It may run on threads of its own while cycles go on, so that one large file holds up
-nothing. When it is done, `collect` looks at the node as it is by then and puts a download in place, or notes an upload;
-what does not fit any more is dropped, and the planner decides anew. Apart from the jobs themselves: one thread.
+Used by `engine`. The slow part of a transfer (`cargo`) touches neither the journal nor the synced folder, and may run
+on threads of its own while cycles go on, so that one large file holds up nothing; small files travel in company. When
+it is done, `collect` looks at the node as it is by then and puts a download in place, or notes an upload; what does not
+fit any more is dropped, and the planner decides anew. Apart from the jobs themselves: one thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 
-from helenite.core.errors import DigestMismatchError, HeleniteError, PreconditionFailedError
+from helenite.core.errors import HeleniteError, PreconditionFailedError
 from helenite.core.paths import Path
 from syncagent import records
+from syncagent.cargo import (
+    Cargo,
+    Fetched,
+    Incoming,
+    Outgoing,
+    Result,
+    Uploaded,
+    carry,
+    carry_down,
+    carry_up,
+    is_full,
+)
 from syncagent.journal import Journal
-from syncagent.model import LocalState, Node, NodeId, Place, RemoteStamp, RemoteState, Tree, path_of
+from syncagent.model import LocalState, Node, NodeId, RemoteStamp, RemoteState, Tree, path_of
 from syncagent.plan import Download
 from syncagent.plan import Upload as UploadStep
-from syncagent.ports import Attributes, Content, Folder, Present, Remote, Twin, Upload
+from syncagent.ports import Content, Folder, Present, Remote, Twin
 
 LARGE_BYTES = 4 << 20
 """Larger files take the lane for large ones."""
-SMALL_MAX = 256
+SMALL_MAX = 2_000
 """Small transfers under way or waiting for a thread; the planner comes back to the others when these are done."""
 LARGE_MAX = 16
 """The same for large ones, so that they do not take the places of the small ones."""
@@ -41,20 +54,7 @@ class Lanes:
     on_arrival: Callable[[], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Uploaded:
-    sent: LocalState
-    place: Place
-    stamp: RemoteStamp
-
-
-@dataclass(frozen=True, slots=True)
-class _Fetched:
-    stamp: RemoteStamp
-    content: Content
-
-
-_Job = Callable[[], "_Uploaded | _Fetched"]
+_Job = Callable[[], Sequence[Result]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,12 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
-    step: UploadStep | Download
+class _Load:
+    """Items that are on their way together; `future` has their outcomes, in order."""
+
+    items: Sequence[Cargo]
     is_large: bool
-    future: Future[_Uploaded | _Fetched]
+    future: Future[Sequence[Result]]
 
 
 class Transfers:
@@ -81,7 +83,12 @@ class Transfers:
         self._remote = remote
         self._journal = journal
         self._lanes = lanes
-        self._running: dict[NodeId, _Running] = {}
+        self._loads: list[_Load] = []
+        self._arrived: deque[tuple[Cargo, Result]] = deque()  # and not yet taken over
+        self._running: set[NodeId] = set()
+        self._counts: Counter[bool] = Counter()  # of large ones and of others
+        self._outgoing: list[Outgoing] = []  # these two wait for company
+        self._incoming: list[Incoming] = []
 
     @property
     def running(self) -> frozenset[NodeId]:
@@ -90,37 +97,94 @@ class Transfers:
 
     def cancel(self) -> None:
         """Wait for what is under way, and let nothing else begin; what has arrived is not taken over."""
-        waiting = [running.future for running in self._running.values() if not running.future.cancel()]
-        wait(waiting)
-        self._running.clear()
+        wait([load.future for load in self._loads if not load.future.cancel()])
+        for held in (self._loads, self._arrived, self._outgoing, self._incoming, self._running, self._counts):
+            held.clear()
 
     def start(self, step: UploadStep | Download) -> bool:
-        """Begin a transfer; False when so many are under way that it has to come again later."""
+        """Prepare a transfer, which begins with `begin` at the latest; False when it has to come again later."""
         node = self._journal.node(step.node)
         state = node.local if isinstance(step, UploadStep) else node.remote
         is_large = state is not None and state.stamp.size > LARGE_BYTES
-        count = sum(running.is_large is is_large for running in self._running.values())
-        if step.node in self._running or count >= (LARGE_MAX if is_large else SMALL_MAX):
+        if step.node in self._running or self._counts[is_large] >= (LARGE_MAX if is_large else SMALL_MAX):
             return False
-        job = self._upload(node, step) if isinstance(step, UploadStep) else self._fetch(node)
-        lane = self._lanes.large if is_large else self._lanes.small
-        future = _run(job) if lane is None else lane.submit(job)
-        self._running[step.node] = _Running(step, is_large, future)
-        on_arrival = self._lanes.on_arrival
-        if lane is not None and on_arrival is not None:
-            future.add_done_callback(lambda _: on_arrival())
+        cargo = self._outgoing_of(node, step) if isinstance(step, UploadStep) else self._incoming_of(node, step)
+        self._running.add(step.node)
+        self._counts[is_large] += 1
+        if cargo.travels_in_company and self._remote.group_max() > 1:
+            self._join(cargo)
+        else:
+            self._submit([cargo], lambda: _alone(cargo, self._folder, self._remote), is_large=is_large)
         return True
+
+    def begin(self) -> None:
+        """Nobody else comes along: let those that wait for company go."""
+        self._go_up()
+        self._go_down()
 
     def collect(self) -> Iterator[Arrival]:
         """Take over what has arrived."""
-        for running in [running for running in self._running.values() if running.future.done()]:
-            del self._running[running.step.node]
+        self._unload()
+        while self._arrived:
+            cargo, result = self._arrived.popleft()
+            self._running.discard(cargo.step.node)
+            yield self._end(cargo.step, result)
+
+    # Beginning
+
+    def _join(self, cargo: Cargo) -> None:
+        members_max = self._remote.group_max()
+        if isinstance(cargo, Outgoing):
+            self._outgoing.append(cargo)
+            if is_full(self._outgoing, members_max):
+                self._go_up()
+        else:
+            self._incoming.append(cargo)
+            if is_full(self._incoming, members_max):
+                self._go_down()
+
+    def _go_up(self) -> None:
+        group, self._outgoing = self._outgoing, []
+        if group:
+            self._submit(group, lambda: carry_up(group, self._folder, self._remote), is_large=False)
+
+    def _go_down(self) -> None:
+        group, self._incoming = self._incoming, []
+        if group:
+            self._submit(group, lambda: carry_down(group, self._remote), is_large=False)
+
+    def _submit(self, items: Sequence[Cargo], job: _Job, *, is_large: bool) -> None:
+        lane = self._lanes.large if is_large else self._lanes.small
+        future = _run(job) if lane is None else lane.submit(job)
+        self._loads.append(_Load(items, is_large, future))
+        on_arrival = self._lanes.on_arrival
+        if lane is not None and on_arrival is not None:
+            future.add_done_callback(lambda _: on_arrival())
+
+    # Ending
+
+    def _unload(self) -> None:
+        """Note the outcomes of all that is over."""
+        loads, self._loads = self._loads, []
+        for load in loads:
+            if not load.future.done():
+                self._loads.append(load)
+                continue
+            self._counts[load.is_large] -= len(load.items)
             try:
-                outcome = running.future.result()
-                self._expect_known(running.step.node)
-                yield Arrival(running.step, touched=self._take_over(running.step, outcome))
+                results = load.future.result()
             except HeleniteError as error:
-                yield Arrival(running.step, error)
+                results = [error] * len(load.items)
+            self._arrived.extend(zip(load.items, results, strict=True))
+
+    def _end(self, step: UploadStep | Download, result: Result) -> Arrival:
+        if isinstance(result, HeleniteError):
+            return Arrival(step, result)
+        try:
+            self._expect_known(step.node)
+            return Arrival(step, touched=self._take_over(step, result))
+        except HeleniteError as error:
+            return Arrival(step, error)
 
     def _expect_known(self, node: NodeId) -> None:
         """Refuse what has arrived for a node that went away on both sides meanwhile."""
@@ -129,13 +193,13 @@ class Transfers:
         except KeyError as error:
             raise PreconditionFailedError("the entry is gone by now") from error
 
-    def _upload(self, node: Node, step: UploadStep) -> _Job:
-        local, remote = node.local, node.remote
+    def _outgoing_of(self, node: Node, step: UploadStep) -> Outgoing:
+        local = node.local
         assert local is not None
         source = path_of(self._journal, Tree.LOCAL, node.id)
         if step.place is None:
-            assert remote is not None
-            place, replaces = remote.place, remote.stamp
+            assert node.remote is not None
+            place, replaces = node.remote.place, node.remote.stamp
         else:
             place, replaces = step.place, None
             records.expect_free(self._journal, Tree.REMOTE, place, node.id)
@@ -144,33 +208,15 @@ class Transfers:
         identical = None
         if twin is not None and twin.id != node.id and twin.remote is not None:
             identical = Twin(path_of(self._journal, Tree.REMOTE, twin.id), twin.remote.stamp)
+        return Outgoing(step, local, source, place, target, replaces, identical)
 
-        def upload() -> _Uploaded:
-            digest = local.digest or self._folder.digest(source, local.stamp)
-            stamp = local.stamp
-            attributes = Attributes(stamp.mtime_ns // 1_000_000, stamp.executable)
-            sent = Upload(node.kind, self._folder.file_of(source), stamp.size, digest, attributes, identical)
-            stored = self._remote.store(target, sent, replaces)
-            return _Uploaded(LocalState(local.place, node.kind, stamp, digest), place, stored)
-
-        return upload
-
-    def _fetch(self, node: Node) -> _Job:
+    def _incoming_of(self, node: Node, step: Download) -> Incoming:
         remote = node.remote
         assert remote is not None
         source = path_of(self._journal, Tree.REMOTE, node.id)
         staging = self._folder.staging_file(f"{remote.stamp.resource} {remote.stamp.etag}")
         present = self._present(node)
-
-        def fetch() -> _Fetched:
-            digest = self._remote.fetch(source, remote.stamp, staging, present)
-            if remote.digest is not None and digest != remote.digest:
-                staging.unlink(missing_ok=True)
-                raise DigestMismatchError(f"{source} did not arrive as the server describes it")
-            attributes = Attributes(remote.stamp.mtime_ms, remote.stamp.executable)
-            return _Fetched(remote.stamp, Content(node.kind, staging, digest, attributes))
-
-        return fetch
+        return Incoming(step, node.kind, source, remote.stamp, remote.digest, staging, present)
 
     def _present(self, node: Node) -> Present | None:
         """The local file, if it still has the content that was agreed."""
@@ -188,13 +234,13 @@ class Transfers:
         state = f"{stamp.inode:x}-{stamp.mtime_ns:x}-{stamp.ctime_ns:x}"
         return Present(self._folder.file_of(path), agreed.digest, state, confirm)
 
-    def _take_over(self, step: UploadStep | Download, outcome: _Uploaded | _Fetched) -> Path | None:
+    def _take_over(self, step: UploadStep | Download, outcome: Uploaded | Fetched) -> Path | None:
         match outcome:
-            case _Uploaded(sent, place, stamp):
+            case Uploaded(sent, place, stamp):
                 state = RemoteState(place, sent.kind, stamp, sent.digest)
                 records.uploaded(self._journal, step.node, sent, state)
                 return None
-            case _Fetched(stamp, content):
+            case Fetched(stamp, content):
                 return self._install(step, stamp, content)
 
     def _install(self, step: UploadStep | Download, stamp: RemoteStamp, content: Content) -> Path:
@@ -220,9 +266,13 @@ class Transfers:
         return path
 
 
-def _run(job: _Job) -> Future[_Uploaded | _Fetched]:
+def _alone(cargo: Cargo, folder: Folder, remote: Remote) -> Sequence[Result]:
+    return [carry(cargo, folder, remote)]
+
+
+def _run(job: _Job) -> Future[Sequence[Result]]:
     """Run at once, in this thread."""
-    future: Future[_Uploaded | _Fetched] = Future()
+    future: Future[Sequence[Result]] = Future()
     try:
         future.set_result(job())
     except HeleniteError as error:

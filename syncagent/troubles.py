@@ -1,6 +1,6 @@
 """Trouble with a local file, in the words of the ports.
 
-Used by `downloads` and `uploads`: OSError never leaves a port.
+Used by `downloads`, `uploads` and `bundles`: OSError never leaves a port.
 """
 
 from __future__ import annotations

@@ -11,8 +11,6 @@ from helenite.core.paths import format_path
 from webdav.conditions import evaluate_if_header, found
 from webdav.request import Request
 
-MEMBERS_MAX = 10_000
-"""Members of a bundle: their outcomes are held until all are there."""
 BYTES_MAX = 1024 * MIB
 """Content of a bundle: some seconds of work, so that a connection that breaks costs no more."""
 SMALL_BYTES = MIB

@@ -1,7 +1,8 @@
 """Checksums that a client sends along with content: `Content-MD5`, `Repr-Digest` (RFC 9530), `OC-Checksum`.
 
-Used by `writing`: computed while the content streams through, compared before the commit, so that content that was
-damaged on its way never becomes visible. Pure.
+Used by `writing` and `intake`: computed while the content streams through, compared before the commit, so that content
+that was damaged on its way never becomes visible. A SHA-256 that held is kept with the revision, and told as
+`Repr-Digest` to who reads it (`reading`). Pure.
 """
 
 from __future__ import annotations
@@ -63,11 +64,27 @@ class Digests:
         for _, _, state in self._expected:
             state.update(data)
 
+    @property
+    def sha256(self) -> bytes:
+        """The SHA-256 of what came, if the client announced one; to be asked after `verify`."""
+        return next((state.digest() for name, _, state in self._expected if name == "sha-256"), b"")
+
     def verify(self) -> None:
         """DigestMismatchError when the content was not what the client meant to send."""
         for name, value, state in self._expected:
             if state.digest() != value:
                 raise DigestMismatchError(f"the {name} of the content that arrived is not what was announced")
+
+
+def format_repr_digest(sha256: bytes) -> str:
+    """The value of `Repr-Digest` for a SHA-256."""
+    return f"sha-256=:{base64.b64encode(sha256).decode()}:"
+
+
+def wants_sha256(header: str | None) -> bool:
+    """Whether a `Want-Repr-Digest` asks for SHA-256: a dictionary of preferences, of which 0 means no (section 4)."""
+    items = (item.partition(";")[0].partition("=") for item in (header or "").split(","))
+    return any(name.strip() == "sha-256" and preference.strip() != "0" for name, _, preference in items)
 
 
 def _parse_repr_digest(header: str) -> list[tuple[str, bytes]]:

@@ -30,7 +30,6 @@ from webdav.bundling import (
     EXECUTABLE_ELEMENT,
     HELD_BYTES_MAX,
     HELD_MAX,
-    MEMBERS_MAX,
     SMALL_BYTES,
     check_target,
 )
@@ -38,6 +37,7 @@ from webdav.digests import Digests
 from webdav.errors import condition_of, refusal, status_of
 from webdav.markup import DECLARATION, text
 from webdav.preconditions import parse_etags, submitted_tokens
+from webdav.provider import BUNDLE_MEMBERS_MAX
 from webdav.request import Request
 from webdav.response import XML_TYPE, Response, generated, http_date, status_line
 from webdav.rights import Verb
@@ -56,7 +56,7 @@ def put_bundle(request: Request) -> Response:
     if (request.header("Content-Encoding") or "identity").strip().lower() != "identity":
         raise refusal(415, "send the tar stream without Content-Encoding")
     check_target(request)
-    if (request.body.announced or 0) > BYTES_MAX + HEADERS_BYTES * MEMBERS_MAX:
+    if (request.body.announced or 0) > BYTES_MAX + HEADERS_BYTES * BUNDLE_MEMBERS_MAX:
         raise BodyTooLargeError(f"a bundle has at most {BYTES_MAX} bytes of content")
     intake = _Intake(request)
     trouble: InvalidRequestError | None = None
@@ -108,8 +108,10 @@ class _Intake:
             if member.is_directory and member.name in {".", "./"}:
                 continue
             left -= member.size_bytes
-            if left < 0 or len(self.outcomes) == MEMBERS_MAX:
-                raise BodyTooLargeError(f"a bundle has at most {MEMBERS_MAX} members and {BYTES_MAX} bytes of content")
+            if left < 0 or len(self.outcomes) == BUNDLE_MEMBERS_MAX:
+                raise BodyTooLargeError(
+                    f"a bundle has at most {BUNDLE_MEMBERS_MAX} members and {BYTES_MAX} bytes of content"
+                )
             outcome = _Outcome(self._href(member))
             self.outcomes.append(outcome)
             try:
@@ -237,7 +239,7 @@ class _Intake:
                 writer.write(piece)
                 order.digests.update(piece)
             order.digests.verify()
-            entry, is_new = writer.commit()
+            entry, is_new = writer.commit(order.digests.sha256)
         self._keep_executable(order, is_new=is_new)
         return entry, is_new
 

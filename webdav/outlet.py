@@ -21,12 +21,13 @@ from webdav.bundling import (
     EXECUTABLE,
     HELD_BYTES_MAX,
     HELD_MAX,
-    MEMBERS_MAX,
     SMALL_BYTES,
     check_target,
 )
+from webdav.digests import format_repr_digest
 from webdav.errors import status_of
 from webdav.finding import Found, find_many
+from webdav.provider import BUNDLE_MEMBERS_MAX
 from webdav.request import Request
 from webdav.response import Response, generated
 from webdav.rights import Verb
@@ -58,8 +59,8 @@ def _parse_links(body: bytes) -> list[str]:
         links = None
     if not isinstance(links, list) or not all(isinstance(link, str) for link in links):
         raise InvalidRequestError('a bundle is asked for by a JSON list of links: ["a.txt", "b/c%20d"]')
-    if len(links) > MEMBERS_MAX:
-        raise BodyTooLargeError(f"a bundle has at most {MEMBERS_MAX} members")
+    if len(links) > BUNDLE_MEMBERS_MAX:
+        raise BodyTooLargeError(f"a bundle has at most {BUNDLE_MEMBERS_MAX} members")
     return links
 
 
@@ -157,10 +158,13 @@ class _Outlet:
 
     def _describe(self, path: Path, view: EntryView) -> Member:
         entry = view.entry
+        wishes = [("etag", f'"{entry.etag}"'), ("resource-id", self._request.provider.resource_id(entry))]
+        if entry.sha256:
+            wishes.append(("digest", format_repr_digest(entry.sha256)))
         return Member(
             "/".join(path[len(self._request.path) :]),
             entry.size_bytes,
             modified_at_ms=entry.modified_at_ms,
             is_executable=EXECUTABLE in view.properties,
-            wishes=(("etag", f'"{entry.etag}"'), ("resource-id", self._request.provider.resource_id(entry))),
+            wishes=tuple(wishes),
         )

@@ -18,13 +18,17 @@ from helenite.core.paths import parse_path
 from webdav.bodies import PropertyUpdate
 from webdav.markup import text
 from webdav.preconditions import parse_http_date
-from webdav.provider import content_type
+from webdav.provider import BUNDLE_MEMBERS_MAX, content_type
 from webdav.response import http_date
 from webdav.urls import format_href
 
 WIN32 = "{urn:schemas-microsoft-com:}"
 MODIFIED_MS = "{urn:x-helenite:}modified-ms"
 """The time of modification as milliseconds since 1970, for clients that keep it exactly (the sync agent)."""
+SHA256 = "{urn:x-helenite:}sha-256"
+"""The SHA-256 of a file's content in lower-case hex, where it is known."""
+BUNDLE_MEMBERS = "{urn:x-helenite:}bundle-members"
+"""Of collections: they take and give bundles of so many members (`POST ?bundle`)."""
 SUPPORTED_LOCKS = "".join(
     f"<D:lockentry><D:lockscope><D:{scope}/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockentry>"
     for scope in ("exclusive", "shared")
@@ -82,6 +86,18 @@ def _lastmodified(view: EntryView, _: Facts) -> str:
 
 def _modified_ms(view: EntryView, _: Facts) -> str:
     return f'<modified-ms xmlns="urn:x-helenite:">{view.entry.modified_at_ms}</modified-ms>'
+
+
+def _sha256(view: EntryView, _: Facts) -> str | None:
+    if not view.entry.sha256:
+        return None
+    return f'<sha-256 xmlns="urn:x-helenite:">{view.entry.sha256.hex()}</sha-256>'
+
+
+def _bundle_members(view: EntryView, _: Facts) -> str | None:
+    if not view.entry.is_directory:
+        return None
+    return f'<bundle-members xmlns="urn:x-helenite:">{BUNDLE_MEMBERS_MAX}</bundle-members>'
 
 
 def _creationdate(view: EntryView, _: Facts) -> str:
@@ -162,6 +178,8 @@ LIVE: dict[str, Renderer] = ALLPROP | {
     "{DAV:}sync-token": _sync_token,
     "{DAV:}supported-report-set": _supported_report_set,
     MODIFIED_MS: _modified_ms,
+    SHA256: _sha256,
+    BUNDLE_MEMBERS: _bundle_members,
     WIN32 + "Win32LastModifiedTime": _win32_modified,
     WIN32 + "Win32CreationTime": _win32_created,
 }

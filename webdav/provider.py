@@ -31,6 +31,8 @@ from webdav.waiting import WaitingRoom
 
 USAGE_S = 10.0
 """How long totals are reused: Finder asks for the quota every minute, several clients together every second."""
+BUNDLE_MEMBERS_MAX = 10_000
+"""Members of a bundle: their outcomes are held until all are there."""
 BUNDLING_THREADS = 16
 """Small files of bundles that one worker stores or reads at the same time."""
 DEFAULT_TYPE = "application/octet-stream"

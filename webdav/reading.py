@@ -5,13 +5,16 @@ Used by `requests`. Files are sent as segments of verified bytes, ranges include
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import secrets
 from collections.abc import Iterator
 
-from helenite.core.errors import EntryNotFoundError, WrongKindError
-from helenite.core.model import Entry
+from helenite.core.errors import EntryNotFoundError, PreconditionFailedError, WrongKindError
+from helenite.core.model import Condition, Entry
 from helenite.core.paths import format_path
 from webdav.conditions import evaluate_request, found, state_of_view
+from webdav.digests import format_repr_digest, wants_sha256
 from webdav.errors import refusal
 from webdav.listing import render_listing
 from webdav.preconditions import if_range_holds
@@ -46,7 +49,9 @@ def options(request: Request) -> Response:
 
 def get(request: Request) -> Response:
     """GET and HEAD of a file or a directory."""
-    evaluated = evaluate_request(request, is_read=True, with_locations=request.method == "GET")
+    is_digest_wanted = wants_sha256(request.header("Want-Repr-Digest"))
+    with_locations = request.method == "GET" or is_digest_wanted
+    evaluated = evaluate_request(request, is_read=True, with_locations=with_locations)
     resource = found(evaluated.resource, request.path)
     headers: Headers = [
         ("ETag", f'"{resource.get_etag()}"'),
@@ -61,6 +66,11 @@ def get(request: Request) -> Response:
         raise EntryNotFoundError(f"{format_path(request.path)} is a file; its link has no slash at the end")
     if request.environ["QUERY_STRING"] == EXTENTS:
         return generated(200, _write_extents(resource.entry), EXTENTS_TYPE, headers)
+    sha256 = resource.entry.sha256
+    if is_digest_wanted and request.method == "HEAD":
+        sha256 = sha256 or _compute_digest(request, resource)
+    if sha256:  # of the whole file, whatever part of it is sent (RFC 9530 section 3)
+        headers.append(("Repr-Digest", format_repr_digest(sha256)))
     return _get_file(request, resource, headers)
 
 
@@ -69,6 +79,17 @@ def _write_extents(entry: Entry) -> Iterator[bytes]:
     for start in range(0, len(entry.extents), EXTENT_LINES):
         group = entry.extents[start : start + EXTENT_LINES]
         yield "".join(f"{extent.handle:x} {extent.offset} {extent.length}\n" for extent in group).encode()
+
+
+def _compute_digest(request: Request, file: File) -> bytes:
+    """Read the whole file for who wants its digest and not its content, and keep the digest with the revision."""
+    state = hashlib.sha256()
+    with file.get_content() as reader:
+        for piece in reader.iterate():
+            state.update(piece)
+    with contextlib.suppress(PreconditionFailedError, EntryNotFoundError):  # what was read is not there any more
+        request.file_system.set_digest(request.path, sha256=state.digest(), condition=Condition.exactly(file.entry))
+    return state.digest()
 
 
 def _get_directory(request: Request, directory: Directory, headers: Headers) -> Response:

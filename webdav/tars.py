@@ -9,6 +9,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 
 from helenite.core.errors import InvalidRequestError
 from webdav.preconditions import TIME_SECONDS_MAX
@@ -190,10 +191,10 @@ def _parse_size(extended: str | None, usual: int) -> int:
 def _parse_time(extended: str | None, usual: float) -> int:
     """Milliseconds since 1970; what makes no sense says nothing."""
     try:
-        seconds = float(usual if extended is None else extended)
-    except ValueError:
+        seconds = Decimal(usual if extended is None else extended)
+        return int(seconds * 1000) if 0 < seconds <= TIME_SECONDS_MAX else 0
+    except InvalidOperation:  # no number, or one that cannot be compared
         return 0
-    return int(seconds * 1000) if 0 < seconds <= TIME_SECONDS_MAX else 0
 
 
 def format_header(member: Member) -> bytes:

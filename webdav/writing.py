@@ -44,7 +44,7 @@ def put(request: Request) -> Response:
             writer.write(piece)
             digests.update(piece)
         digests.verify()
-        entry, is_new = writer.commit()
+        entry, is_new = writer.commit(digests.sha256)
     headers = request.provider.describe(entry)
     if modified_at_ms:
         headers.append(("X-OC-Mtime", "accepted"))

@@ -221,16 +221,24 @@ class FileSystem:
         return Splicer(self._pool, self.open_view(view), planned, publish)
 
     def _publisher(self, path: Path, condition: Condition, modified_at_ms: int) -> Publish:
-        def publish(extents: tuple[Extent, ...], fresh: tuple[Location, ...], size: int) -> tuple[Entry, bool]:
+        def publish(
+            extents: tuple[Extent, ...], fresh: tuple[Location, ...], size: int, sha256: bytes
+        ) -> tuple[Entry, bool]:
             return self.commit(
-                path, extents, fresh, size_bytes=size, condition=condition, modified_at_ms=modified_at_ms
+                path,
+                extents,
+                fresh,
+                size_bytes=size,
+                condition=condition,
+                modified_at_ms=modified_at_ms,
+                sha256=sha256,
             )
 
         return publish
 
     # Mutations. Each returns the entry as it is afterwards where there is one.
 
-    def commit(
+    def commit(  # noqa: PLR0913 - the parts of a revision
         self,
         path: Path,
         extents: tuple[Extent, ...],
@@ -239,10 +247,12 @@ class FileSystem:
         size_bytes: int,
         condition: Condition = ANY,
         modified_at_ms: int = 0,
+        sha256: bytes = b"",
     ) -> tuple[Entry, bool]:
         """Swap the file's record; returns the entry and whether it is new.
 
-        Extents whose chunk is not in `fresh` are shared with the revision that an EXACT condition demands.
+        Extents whose chunk is not in `fresh` are shared with the revision that an EXACT condition demands. `sha256` of
+        the content is kept with the revision.
         """
         commit = master_pb2.Commit(
             path=format_path(path),
@@ -251,6 +261,7 @@ class FileSystem:
             fresh=[location_to_message(location) for location in fresh],
             modified_at_ms=modified_at_ms,
             condition=condition_to_message(condition),
+            sha256=sha256,
         )
         outcome = self._mutate(commit=commit)
         return entry_from_message(outcome.entry), outcome.created
@@ -334,6 +345,11 @@ class FileSystem:
             condition=condition_to_message(condition),
         )
         return entry_from_message(self._mutate(set_properties=verb).entry)
+
+    def set_digest(self, path: Path, *, sha256: bytes, condition: Condition) -> Entry:
+        """Keep the SHA-256 of the very revision that an EXACT condition names. Nobody sees this as a change."""
+        verb = master_pb2.SetDigest(path=format_path(path), sha256=sha256, condition=condition_to_message(condition))
+        return entry_from_message(self._mutate(set_digest=verb).entry)
 
     # Locks
 

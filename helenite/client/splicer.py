@@ -81,5 +81,7 @@ class Splicer:
                     for piece in self._present.iterate(part.offset, part.length):
                         self._writer.write(piece)
 
-    def _publish_all(self, written: tuple[Extent, ...], fresh: tuple[Location, ...], _: int) -> tuple[Entry, bool]:
-        return self._publish(resolve_splice(self._planned, written), fresh, self.size_bytes)
+    def _publish_all(
+        self, written: tuple[Extent, ...], fresh: tuple[Location, ...], _: int, __: bytes
+    ) -> tuple[Entry, bool]:
+        return self._publish(resolve_splice(self._planned, written), fresh, self.size_bytes, b"")

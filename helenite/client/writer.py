@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 IN_FLIGHT_MAX = 2
 """Chunks on their way while the next one fills: with it, a writer holds three chunks at most."""
 
-Publish = Callable[[tuple[Extent, ...], tuple[Location, ...], int], tuple[Entry, bool]]
-"""Commits extents, the locations of fresh chunks and the size; returns the entry and whether it is new."""
+Publish = Callable[[tuple[Extent, ...], tuple[Location, ...], int, bytes], tuple[Entry, bool]]
+"""Commits extents, the locations of fresh chunks, size and digest; returns the entry and whether it is new."""
 
 
 class Writer:
@@ -62,10 +62,11 @@ class Writer:
             if len(self._buffer) == chunk_bytes:
                 self._send()
 
-    def commit(self) -> tuple[Entry, bool]:
+    def commit(self, sha256: bytes = b"") -> tuple[Entry, bool]:
         """Wait until every chunk is durable, then make the revision visible; the entry and whether it is new.
 
-        IncompleteBodyError when the announced size was not reached; nothing is visible then.
+        `sha256` of all that was written, if the caller has computed it, is kept with the revision. IncompleteBodyError
+        when the announced size was not reached; nothing is visible then.
         """
         if self._announced is not None and self.bytes_written != self._announced:
             raise IncompleteBodyError(f"{self.bytes_written} bytes arrived, {self._announced} were announced")
@@ -79,7 +80,8 @@ class Writer:
             self._collect()
         self._is_open = False
         extents = tuple(extent for extent, _ in self._done)
-        return self._publish(extents, tuple(location for _, location in self._done), self.bytes_written)
+        locations = tuple(location for _, location in self._done)
+        return self._publish(extents, locations, self.bytes_written, sha256)
 
     def abort(self) -> None:
         """Give up: nothing becomes visible, chunks already written are collected as garbage."""

@@ -50,7 +50,8 @@ class Entry:
     """One name in a directory.
 
     `revision` is the sequence of the commit that gave a file its content; of a directory it is the highest
-    sequence of anything beneath it. With the id it makes the ETag. `extents` is empty for directories.
+    sequence of anything beneath it. With the id it makes the ETag. `extents` is empty for directories. `sha256` is the
+    digest of this revision's content (32 bytes), empty when nobody has told or computed it.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Entry:
     modified_at_ms: int
     created_at_ms: int
     extents: tuple[Extent, ...] = ()
+    sha256: bytes = b""
 
     @property
     def is_directory(self) -> bool:

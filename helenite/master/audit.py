@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 
 from helenite.core.model import ChunkHandle
-from helenite.core.record import EXTENT, FLAG_OVERFLOW, HEADER
+from helenite.core.record import EXTENT, FLAG_OVERFLOW, HEADER, extents_at
 from helenite.master.connecting import connect
 from helenite.master.dumping import find_space, in_database
 
@@ -145,7 +145,7 @@ class Auditor:
         if directory is not None:
             directory.files += 1
             directory.bytes += size
-        extents = record[HEADER.size :]
+        extents = record[extents_at(record) :]
         if flags & FLAG_OVERFLOW:
             self._files.add((entry_id, revision))
             extents = self._command("GET", f"e:{entry_id}:{revision}") or b""

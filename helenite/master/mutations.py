@@ -21,7 +21,7 @@ class Commit:
     """Create a file or swap its record.
 
     Extents of chunks that are not `fresh` are shared with the revision that an EXACT condition demands.
-    `modified_at_ms` 0 = now.
+    `modified_at_ms` 0 = now. `sha256` of the content, if the caller has seen it all.
     """
 
     path: Path
@@ -30,6 +30,7 @@ class Commit:
     fresh: tuple[Location, ...]
     modified_at_ms: int = 0
     condition: Condition = ANY
+    sha256: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,15 @@ class SetProperties:
     modified_at_ms: int = 0
     created_at_ms: int = 0
     condition: Condition = ANY
+
+
+@dataclass(frozen=True, slots=True)
+class SetDigest:
+    """Note what the content of the very revision that an EXACT condition names hashes to; it changes nothing else."""
+
+    path: Path
+    sha256: bytes
+    condition: Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +148,7 @@ Mutation = (
     | Move
     | Copy
     | SetProperties
+    | SetDigest
     | AcquireLock
     | RefreshLock
     | ReleaseLock
@@ -172,7 +183,7 @@ def script_call(mutation: Mutation, operation_id: bytes, *, has_trash: bool) -> 
 
 def _request(mutation: Mutation) -> tuple[str, dict[str, Any]]:
     match mutation:
-        case Commit() | MakeDirectory() | Remove() | SetProperties():
+        case Commit() | MakeDirectory() | Remove() | SetProperties() | SetDigest():
             return _entry_request(mutation)
         case Move() | Copy():
             return _pair_request(mutation)
@@ -185,7 +196,7 @@ def _request(mutation: Mutation) -> tuple[str, dict[str, Any]]:
             return "empty_trash", {"ids": ids}
 
 
-def _entry_request(mutation: Commit | MakeDirectory | Remove | SetProperties) -> tuple[str, dict[str, Any]]:
+def _entry_request(mutation: Commit | MakeDirectory | Remove | SetProperties | SetDigest) -> tuple[str, dict[str, Any]]:
     request: dict[str, Any] = {"names": encode_path(mutation.path), "condition": _condition(mutation.condition)}
     match mutation:
         case Commit():
@@ -193,7 +204,11 @@ def _entry_request(mutation: Commit | MakeDirectory | Remove | SetProperties) ->
             request["extents"] = encode_extents(mutation.extents)
             request["fresh"] = [(chunk.handle, pack_servers(chunk.servers)) for chunk in mutation.fresh]
             request["modified_at_ms"] = mutation.modified_at_ms
+            request["sha256"] = mutation.sha256
             return "commit", request
+        case SetDigest():
+            request["sha256"] = mutation.sha256
+            return "set_digest", request
         case MakeDirectory():
             request["modified_at_ms"] = mutation.modified_at_ms
             return "make_directory", request

@@ -18,7 +18,7 @@ from helenite.core.model import Allocation, ChunkHandle, Extent, LockScope, Sequ
 from helenite.core.paths import Path, parse_path
 from helenite.core.pb import common_pb2, master_pb2
 from helenite.core.pb.master_pb2_grpc import NamespaceServicer
-from helenite.core.record import HEADER, decode_extents, encode_record
+from helenite.core.record import SHA256_BYTES, decode_extents, encode_record, extents_at
 from helenite.core.wire import (
     change_to_message,
     condition_from_message,
@@ -42,6 +42,7 @@ from helenite.master.mutations import (
     ReleaseLock,
     Remove,
     RestoreTrashed,
+    SetDigest,
     SetProperties,
 )
 from helenite.master.namespace import Namespace
@@ -171,7 +172,8 @@ class NamespaceService(NamespaceServicer):
             stored.replicas or stored.properties or stored.locks
         ):  # nearly all of a listing: made four times faster
             return common_pb2.Entry(name=stored.name, record=stored.record)
-        located = memoryview(stored.record)[HEADER.size : HEADER.size + _HANDLE.size * len(stored.replicas)]
+        begin = extents_at(stored.record)
+        located = memoryview(stored.record)[begin : begin + _HANDLE.size * len(stored.replicas)]
         return common_pb2.Entry(
             name=stored.name,
             record=stored.record,
@@ -216,8 +218,22 @@ def _parse_commit(mutation: master_pb2.Mutation) -> Commit:
     fresh = tuple(map(location_from_message, message.fresh))
     if not all(location.servers for location in fresh):
         raise InvalidRequestError("a fresh chunk names the chunkservers that hold it")
-    path, modified_at_ms = parse_path(message.path), _time(message.modified_at_ms)
-    return Commit(path, message.size_bytes, extents, fresh, modified_at_ms, condition_from_message(message.condition))
+    return Commit(
+        parse_path(message.path),
+        message.size_bytes,
+        extents,
+        fresh,
+        _time(message.modified_at_ms),
+        condition_from_message(message.condition),
+        _sha256(message.sha256),
+    )
+
+
+def _parse_set_digest(mutation: master_pb2.Mutation) -> SetDigest:
+    message = mutation.set_digest
+    if not message.sha256:
+        raise InvalidRequestError("a digest is told, not taken away: that happens with the content")
+    return SetDigest(parse_path(message.path), _sha256(message.sha256), condition_from_message(message.condition))
 
 
 def _parse_make_directory(mutation: master_pb2.Mutation) -> MakeDirectory:
@@ -314,6 +330,7 @@ _PARSERS: dict[str, Callable[[master_pb2.Mutation], Mutation]] = {
     "move": _parse_move,
     "copy": _parse_copy,
     "set_properties": _parse_set_properties,
+    "set_digest": _parse_set_digest,
     "acquire_lock": _parse_acquire_lock,
     "refresh_lock": _parse_refresh_lock,
     "release_lock": _parse_release_lock,
@@ -329,6 +346,12 @@ def _length(extents: tuple[Extent, ...]) -> int:
 def _limit(count: int, maximum: int, what: str) -> None:
     if count > maximum:
         raise QuotaExceededError(f"at most {maximum:,} {what}, not {count:,}")
+
+
+def _sha256(digest: bytes) -> bytes:
+    if len(digest) not in {0, SHA256_BYTES}:
+        raise InvalidRequestError(f"a SHA-256 has {SHA256_BYTES} bytes, not {len(digest)}")
+    return digest
 
 
 def _time(at_ms: int) -> int:

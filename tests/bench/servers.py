@@ -83,7 +83,7 @@ def _helenite_far(directory: Path) -> Iterator[Running]:
         yield running
 
 
-def _helenite_version() -> str:
+def helenite_version() -> str:
     root = Path(__file__).parents[2]
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
@@ -257,9 +257,9 @@ def _disk(directory: Path) -> Iterator[Running]:
 
 
 SERVERS = (
-    Server("helenite", "Helenite", helenite(), _helenite_version),
-    Server("helenite-relaxed", "Helenite relaxed", helenite("--relaxed"), _helenite_version),
-    Server("data-port", "Helenite, data port", _helenite_far, _helenite_version, frozenset({"get_large"})),
+    Server("helenite", "Helenite", helenite(), helenite_version),
+    Server("helenite-relaxed", "Helenite relaxed", helenite("--relaxed"), helenite_version),
+    Server("data-port", "Helenite, data port", _helenite_far, helenite_version, frozenset({"get_large"})),
     Server("seaweedfs-3", "SeaweedFS, 3 copies", _seaweed(3), _seaweed_version),
     Server("seaweedfs-1", "SeaweedFS, 1 copy", _seaweed(1), _seaweed_version),
     Server("rclone", "rclone serve", _rclone, _rclone_version),

@@ -212,6 +212,40 @@ def test_times_can_be_given(fs: FileSystem, home: Path) -> None:
 # Names
 
 
+def test_a_digest_belongs_to_one_revision(fs: FileSystem, home: Path) -> None:
+    path, digest = (*home, "f"), b"\1" * 32
+    with fs.create(path) as writer:
+        writer.write(b"told")
+        entry, _ = writer.commit(digest)
+    assert entry.sha256 == digest
+    assert fs.stat(path) == replace(entry, extents=fs.stat(path).extents)
+    assert [view.entry.sha256 for view in fs.list(home)[1]] == [digest]
+    assert fs.copy(path, (*home, "copy"), overwrite=False)[0].sha256 == digest
+    assert fs.move(path, (*home, "g"), overwrite=False)[0].sha256 == digest
+    fs.set_properties((*home, "g"), set_values={"{x}p": b"<p xmlns='x'/>"}, modified_at_ms=1)
+    assert fs.stat((*home, "g")).sha256 == digest
+    assert get(fs, (*home, "g")) == b"told"
+    assert put(fs, (*home, "g"), b"untold").sha256 == b""
+    assert fs.stat((*home, "copy")).sha256 == digest
+
+
+def test_a_digest_that_is_told_later(fs: FileSystem, home: Path) -> None:
+    path, digest = (*home, "f"), b"\2" * 32
+    old = put(fs, path, b"old")
+    entry = put(fs, path, b"new")
+    fs.set_properties(path, set_values={"{x}p": b"<p xmlns='x'/>"})
+    before = fs.stat(home)
+    for condition in (Condition.exactly(old), ABSENT):
+        with pytest.raises(errors.PreconditionFailedError):
+            fs.set_digest(path, sha256=digest, condition=condition)
+    told = fs.set_digest(path, sha256=digest, condition=Condition.exactly(entry))
+    assert (told.sha256, told.revision) == (digest, entry.revision)
+    assert fs.stat(path).sha256 == digest
+    assert fs.lookup(path, with_properties=True).properties
+    assert get(fs, path) == b"new"
+    assert fs.stat(home) == before, "nobody sees it as a change"
+
+
 def test_what_is_missing_is_not_found(fs: FileSystem, home: Path) -> None:
     for call in (fs.lookup, fs.stat, fs.open, fs.remove, fs.list):
         with pytest.raises(errors.EntryNotFoundError):

@@ -23,6 +23,7 @@ from helenite.master.mutations import (
     ReleaseLock,
     Remove,
     RestoreTrashed,
+    SetDigest,
     SetProperties,
 )
 
@@ -35,6 +36,7 @@ class Node:
     id: int | None = None
     revision: int | None = None
     extents: tuple[Extent, ...] = ()
+    sha256: bytes = b""
     properties: dict[str, bytes] = field(default_factory=dict)
     children: dict[str, Node] = field(default_factory=dict)
 
@@ -103,6 +105,8 @@ class Model:
                 return self._change_lock(mutation)
             case RestoreTrashed():
                 return self._restore(mutation)
+            case SetDigest():
+                return self._set_digest(mutation)
             case EmptyTrash():
                 self.trash.clear()
                 return None
@@ -156,10 +160,20 @@ class Model:
         if not shared <= held:
             raise errors.InvalidRequestError
         if old:
-            old.extents, old.revision = mutation.extents, None
+            old.extents, old.revision, old.sha256 = mutation.extents, None, mutation.sha256
         else:
-            self._put(path, Node(Kind.FILE, extents=mutation.extents))
+            self._put(path, Node(Kind.FILE, extents=mutation.extents, sha256=mutation.sha256))
         return "commit", path, ()
+
+    def _set_digest(self, mutation: SetDigest) -> None:
+        """Not a change that anybody is told of."""
+        self._check(mutation.path, mutation.condition)
+        node = self._existing(mutation.path)
+        if node.kind is Kind.DIRECTORY:
+            raise errors.WrongKindError
+        if mutation.condition.expect is not Expect.EXACT:
+            raise errors.InvalidRequestError
+        node.sha256 = node.sha256 or mutation.sha256
 
     def _remove(self, path: Path, condition: Condition) -> tuple[str, Path, Path]:
         self._check(path, condition)

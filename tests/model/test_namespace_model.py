@@ -33,6 +33,7 @@ from helenite.master.mutations import (
     ReleaseLock,
     Remove,
     RestoreTrashed,
+    SetDigest,
     SetProperties,
 )
 from helenite.master.namespace import Namespace
@@ -48,6 +49,7 @@ paths = st.lists(st.sampled_from(NAMES), max_size=3).map(tuple)
 spots = st.tuples(st.sampled_from("eeeeccccr"), st.integers(0, 40), st.sampled_from(NAMES), paths)
 """An existing entry, a new name in an existing directory, or any path; see `at`."""
 masters = st.integers(0, 1)
+digests = st.sampled_from([b"", b"a" * 32, b"b" * 32])
 expects = st.sampled_from([Expect.ANY] * 6 + list(Expect))
 token_sets = st.sampled_from([(), (), ("t1",), ("t1", "t2"), ("t1", "t2", "t3")])
 principals = st.sampled_from(["", "", "", "ann"])
@@ -105,7 +107,7 @@ class NamespaceMachine(RuleBasedStateMachine):
             inherited = {lock.token for lock in page.directory.locks if lock.is_infinite}
             self._compare((*path, name), child, found[name], inherited)
             inner = self._learn((*path, name), child) if child.kind is Kind.DIRECTORY else None
-            beneath.append((name, found[name].record[:1] + found[name].record[18:], found[name].properties, inner))
+            beneath.append((name, found[name].record[:1] + found[name].record[18:42], found[name].properties, inner))
         self._note(path, node, entry)
         fingerprint = (sorted(beneath, key=lambda item: item[0]), page.directory.properties)
         before = self.seen.get(entry.id)
@@ -123,6 +125,7 @@ class NamespaceMachine(RuleBasedStateMachine):
         if node.kind is Kind.FILE:
             looked_up = self.masters[0].lookup(path)
             assert looked_up.entry.extents == node.extents
+            assert entry.sha256 == looked_up.entry.sha256 == node.sha256
             self._note(path, node, looked_up.entry)
         covering = {token for token, lock in self.model.locks.items() if lock.covers(path)}
         assert {lock.token for lock in stored.locks} | inherited == covering
@@ -167,9 +170,10 @@ class NamespaceMachine(RuleBasedStateMachine):
         expect=expects,
         tokens=token_sets,
         principal=principals,
-        fresh=st.sampled_from([0, 1, 1, 2, 14]),
+        fresh=st.sampled_from([0, 1, 1, 2, 11, 12, 14]),
         is_repeated=st.booleans(),
         share=st.lists(st.booleans(), max_size=16),
+        sha256=digests,
     )
     def commit(
         self,
@@ -181,6 +185,7 @@ class NamespaceMachine(RuleBasedStateMachine):
         fresh: int,
         is_repeated: bool,
         share: list[bool],
+        sha256: bytes,
     ) -> None:
         path = self.at(spot)
         first = self.masters[master].next_handles(max(1, fresh))
@@ -194,11 +199,16 @@ class NamespaceMachine(RuleBasedStateMachine):
             extents += [extent for extent, wanted in zip(node.extents, share, strict=False) if wanted]
         size = sum(extent.length for extent in extents)
         condition = self.condition(expect, path, tokens, principal)
-        outcome = self.apply(master, Commit(path, size, tuple(extents), locations, 0, condition))
+        outcome = self.apply(master, Commit(path, size, tuple(extents), locations, 0, condition, sha256))
         if outcome is not None:
             assert outcome.entry is not None
             assert outcome.entry.revision == outcome.sequence
             assert outcome.is_created == (node is None)
+
+    @rule(master=masters, spot=spots, expect=expects, sha256=st.sampled_from([b"c" * 32, b"d" * 32]))
+    def set_digest(self, master: int, spot: Any, expect: Expect, sha256: bytes) -> None:
+        path = self.at(spot)
+        self.apply(master, SetDigest(path, sha256, self.condition(expect, path, (), "")))
 
     @rule(master=masters, spot=spots, expect=expects, tokens=token_sets, principal=principals)
     def make_directory(self, master: int, spot: Any, expect: Expect, tokens: Any, principal: str) -> None:

@@ -50,8 +50,10 @@ def simulate(seed: int, base: Path) -> None:
         has_tags=random.random() < 0.7,
         has_digests=random.random() < 0.7,
         answer_max=random.choice((1, 3, 1000)),
+        group_max=random.choice((1, 2, 100)),
     )
     world = World(base, random, server, random.choice((1, 2, 2, 3)))
+    server.computes_digests = random.random() < 0.5
     disturbance = server.hook = Disturbance(random, world)
     with disturbing(pytest.MonkeyPatch(), disturbance):
         for _ in range(random.randrange(1, 6)):

@@ -192,7 +192,13 @@ class MemoryFileSystem:
         return MemorySplicer(writer, content, tuple(parts))
 
     def publish(
-        self, path: Path, content: bytes, condition: Condition, modified_at_ms: int, planned: tuple[Planned, ...]
+        self,
+        path: Path,
+        content: bytes,
+        condition: Condition,
+        modified_at_ms: int,
+        planned: tuple[Planned, ...],
+        sha256: bytes = b"",
     ) -> tuple[Entry, bool]:
         with self._call("commit"):
             parent, old = self._target(path)
@@ -203,11 +209,13 @@ class MemoryFileSystem:
             sequence, now = self._tick(), self._clock.now_ms()
             if old is None:
                 entry = Entry(path[-1], Kind.FILE, self._fresh_id(), sequence, len(content), modified_at_ms or now, now)
-                node = parent.children[path[-1]] = Node(entry)
+                node = parent.children[path[-1]] = Node(replace(entry, sha256=sha256))
             else:
                 node = old
                 modified = modified_at_ms or now
-                node.entry = replace(old.entry, revision=sequence, size_bytes=len(content), modified_at_ms=modified)
+                node.entry = replace(
+                    old.entry, revision=sequence, size_bytes=len(content), modified_at_ms=modified, sha256=sha256
+                )
             self._set_content(node, content)
             self._set_extents(node.entry, planned)
             self._changed("commit", path, node)
@@ -310,6 +318,14 @@ class MemoryFileSystem:
                 revision=sequence if node.is_directory else entry.revision,
             )
             self._changed("set_properties", path, node)
+            return node.entry
+
+    def set_digest(self, path: Path, *, sha256: bytes, condition: Condition) -> Entry:
+        with self._call("set_digest"):
+            node = self._node(path)
+            _check(node, condition)
+            node.entry = replace(node.entry, sha256=node.entry.sha256 or sha256)
+            self.coherence.touch(path)
             return node.entry
 
     # Locks
@@ -636,12 +652,12 @@ class MemoryWriter:
         if self._announced is not None and self.bytes_written > self._announced:
             raise errors.IncompleteBodyError(f"more than the announced {self._announced} bytes arrived")
 
-    def commit(self) -> tuple[Entry, bool]:
+    def commit(self, sha256: bytes = b"") -> tuple[Entry, bool]:
         if self._announced is not None and self.bytes_written != self._announced:
             raise errors.IncompleteBodyError(f"{self.bytes_written} bytes arrived, {self._announced} were announced")
         content = bytes(self._content)
         planned = self._planned or (Fresh(len(content)),)
-        return self._owner.publish(self._path, content, self._condition, self._modified_at_ms, planned)
+        return self._owner.publish(self._path, content, self._condition, self._modified_at_ms, planned, sha256)
 
     def abort(self) -> None:
         self.is_aborted = True

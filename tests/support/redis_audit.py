@@ -15,6 +15,7 @@ from helenite.master.stored import unpack
 
 DIRECTORY = 2
 OVERFLOW = 1
+DIGEST = 4
 CONSTANTS = {
     "cluster",
     "d:0",
@@ -57,7 +58,7 @@ def count_references(store: Store) -> Counter[int]:
     for record in records(store):
         if record[0] == DIRECTORY:
             continue
-        extents = record[HEADER.size :]
+        extents = record[HEADER.size + (32 if record[1] & DIGEST else 0) :]
         if record[1] & OVERFLOW:
             _, _, entry_id, revision, *_ = HEADER.unpack_from(record)
             extents = store.command("GET", f"e:{entry_id}:{revision}")

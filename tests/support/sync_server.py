@@ -1,7 +1,8 @@
 """A server in memory behind the agent's port: conditional writes, ids, ETags, changes since a token, walk tags, trash.
 
 What it can do is switchable, because servers differ. `hook` is called before and after each request, to let something
-happen in between or to make the request fail, with or without its effect.
+happen in between or to make the request fail, with or without its effect; in a bundle, before and after each member:
+what is raised there breaks the bundle off, and of those before nobody is told.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path as FilePath
 from typing import TypeVar
 
@@ -16,13 +18,15 @@ from helenite.core.errors import (
     DigestMismatchError,
     EntryExistsError,
     EntryNotFoundError,
+    HeleniteError,
     ParentNotFoundError,
     PreconditionFailedError,
     SequenceExpiredError,
+    UnavailableError,
 )
 from helenite.core.paths import ROOT, Path
 from syncagent.model import Kind, RemoteStamp
-from syncagent.ports import Attributes, Changes, Present, RemoteEntry, ServerIdentity, Upload
+from syncagent.ports import Attributes, Changes, Fetching, Present, RemoteEntry, Sending, ServerIdentity, Upload
 
 Answer = TypeVar("Answer")
 WRITES = {"store", "make_directory", "move", "delete", "set_attributes"}
@@ -67,13 +71,21 @@ class MemoryServer:
     """One server for any number of agents. `instance` tells it from others."""
 
     def __init__(
-        self, *, tells_changes: bool = True, has_tags: bool = True, has_digests: bool = True, answer_max: int = 1000
+        self,
+        *,
+        tells_changes: bool = True,
+        has_tags: bool = True,
+        has_digests: bool = True,
+        answer_max: int = 1000,
+        group_max: int = 3,
     ) -> None:
         self.root = Item(1, Kind.DIRECTORY)
         self.tells_changes = tells_changes
         self.has_tags = has_tags
         self.has_digests = has_digests
+        self.computes_digests = True
         self.answer_max = answer_max
+        self.group_size = group_max
         self.instance = "server"
         self.fingerprint = "1"
         self.oldest = 0
@@ -192,6 +204,25 @@ class MemoryServer:
 
         return self._request("store", store)
 
+    def group_max(self) -> int:
+        return self.group_size
+
+    def store_many(self, orders: Sequence[Sending]) -> Sequence[RemoteStamp | HeleniteError]:
+        return self._bundle([partial(self.store, order.path, order.upload, order.replaces) for order in orders])
+
+    def fetch_many(self, wanted: Sequence[Fetching]) -> Sequence[bytes | HeleniteError]:
+        return self._bundle([partial(self.fetch, each.path, each.expected, each.into) for each in wanted])
+
+    def make_directories(self, paths: Sequence[Path]) -> Sequence[RemoteStamp | HeleniteError]:
+        return self._bundle([partial(self.make_directory, path) for path in paths])
+
+    def digest(self, path: Path, expected: RemoteStamp) -> bytes | None:
+        def digest() -> bytes | None:
+            content = self._expect(path, expected).content
+            return hashlib.sha256(content).digest() if self.computes_digests else None
+
+        return self._request("digest", digest)
+
     def make_directory(self, path: Path) -> RemoteStamp:
         return self._request("make_directory", lambda: self._stamp(self.make(path)))
 
@@ -229,6 +260,23 @@ class MemoryServer:
         answer = act()
         self.hook("after", name)
         return answer
+
+    def _bundle(self, acts: Sequence[Callable[[], Answer]]) -> list[Answer | HeleniteError]:
+        """One request of many parts; what a part is refused for is its own, a lost connection is everybody's."""
+        assert 1 <= len(acts) <= self.group_size
+
+        def act_on_all() -> list[Answer | HeleniteError]:
+            outcomes: list[Answer | HeleniteError] = []
+            for act in acts:
+                try:
+                    outcomes.append(act())
+                except UnavailableError:
+                    raise
+                except HeleniteError as error:
+                    outcomes.append(error)
+            return outcomes
+
+        return self._request("bundle", act_on_all)
 
     def _changes(self, since: int) -> Changes:
         if since < self.oldest:

@@ -204,6 +204,7 @@ class Mutation(_message.Message):
     RELEASE_LOCK_FIELD_NUMBER: _builtins.int
     RESTORE_TRASHED_FIELD_NUMBER: _builtins.int
     EMPTY_TRASH_FIELD_NUMBER: _builtins.int
+    SET_DIGEST_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.bytes
     """16 random bytes; a repeat within two minutes returns the first outcome"""
     @_builtins.property
@@ -228,6 +229,8 @@ class Mutation(_message.Message):
     def restore_trashed(self) -> Global___RestoreTrashed: ...
     @_builtins.property
     def empty_trash(self) -> Global___EmptyTrash: ...
+    @_builtins.property
+    def set_digest(self) -> Global___SetDigest: ...
     def __init__(
         self,
         *,
@@ -243,12 +246,13 @@ class Mutation(_message.Message):
         release_lock: Global___ReleaseLock | None = ...,
         restore_trashed: Global___RestoreTrashed | None = ...,
         empty_trash: Global___EmptyTrash | None = ...,
+        set_digest: Global___SetDigest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acquire_lock", b"acquire_lock", "commit", b"commit", "copy", b"copy", "empty_trash", b"empty_trash", "make_directory", b"make_directory", "move", b"move", "refresh_lock", b"refresh_lock", "release_lock", b"release_lock", "remove", b"remove", "restore_trashed", b"restore_trashed", "set_properties", b"set_properties", "verb", b"verb"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acquire_lock", b"acquire_lock", "commit", b"commit", "copy", b"copy", "empty_trash", b"empty_trash", "make_directory", b"make_directory", "move", b"move", "refresh_lock", b"refresh_lock", "release_lock", b"release_lock", "remove", b"remove", "restore_trashed", b"restore_trashed", "set_digest", b"set_digest", "set_properties", b"set_properties", "verb", b"verb"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquire_lock", b"acquire_lock", "commit", b"commit", "copy", b"copy", "empty_trash", b"empty_trash", "make_directory", b"make_directory", "move", b"move", "operation_id", b"operation_id", "refresh_lock", b"refresh_lock", "release_lock", b"release_lock", "remove", b"remove", "restore_trashed", b"restore_trashed", "set_properties", b"set_properties", "verb", b"verb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquire_lock", b"acquire_lock", "commit", b"commit", "copy", b"copy", "empty_trash", b"empty_trash", "make_directory", b"make_directory", "move", b"move", "operation_id", b"operation_id", "refresh_lock", b"refresh_lock", "release_lock", b"release_lock", "remove", b"remove", "restore_trashed", b"restore_trashed", "set_digest", b"set_digest", "set_properties", b"set_properties", "verb", b"verb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_verb: _TypeAlias = _typing.Literal["commit", "make_directory", "remove", "move", "copy", "set_properties", "acquire_lock", "refresh_lock", "release_lock", "restore_trashed", "empty_trash"]  # noqa: Y015
+    _WhichOneofReturnType_verb: _TypeAlias = _typing.Literal["commit", "make_directory", "remove", "move", "copy", "set_properties", "acquire_lock", "refresh_lock", "release_lock", "restore_trashed", "empty_trash", "set_digest"]  # noqa: Y015
     _WhichOneofArgType_verb: _TypeAlias = _typing.Literal["verb", b"verb"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_verb) -> _WhichOneofReturnType_verb | None: ...
 
@@ -266,12 +270,15 @@ class Commit(_message.Message):
     FRESH_FIELD_NUMBER: _builtins.int
     MODIFIED_AT_MS_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     size_bytes: _builtins.int
     extents: _builtins.bytes
     """packed as in helenite/core/record.py"""
     modified_at_ms: _builtins.int
     """0 = now"""
+    sha256: _builtins.bytes
+    """of the content, 32 bytes; empty = not known"""
     @_builtins.property
     def fresh(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Location]:
         """chunks written for this commit; all other extents are shared with the revision demanded"""
@@ -287,14 +294,43 @@ class Commit(_message.Message):
         fresh: _abc.Iterable[_common_pb2.Location] | None = ...,
         modified_at_ms: _builtins.int = ...,
         condition: Global___Condition | None = ...,
+        sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "extents", b"extents", "fresh", b"fresh", "modified_at_ms", b"modified_at_ms", "path", b"path", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "extents", b"extents", "fresh", b"fresh", "modified_at_ms", b"modified_at_ms", "path", b"path", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Commit: _TypeAlias = Commit  # noqa: Y015
+
+@_typing.final
+class SetDigest(_message.Message):
+    """What the present content hashes to; the condition is EXACT. Changes nothing else: no sequence, nothing in the feed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    sha256: _builtins.bytes
+    @_builtins.property
+    def condition(self) -> Global___Condition: ...
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        condition: Global___Condition | None = ...,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "path", b"path", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetDigest: _TypeAlias = SetDigest  # noqa: Y015
 
 @_typing.final
 class MakeDirectory(_message.Message):

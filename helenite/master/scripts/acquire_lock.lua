@@ -10,7 +10,7 @@ local function refuse_conflict(locks)
 end
 
 local function create_empty(place, now, sequence)
-  local record = new_file(call('INCR', P .. 'next_id'), sequence, 0, now, now, '')
+  local record = new_file(call('INCR', P .. 'next_id'), sequence, 0, now, now, '', '')
   put_record(place, record)
   touch_parent(place, now)
   add_totals(place.ids, sequence, 1, 0, 0)

@@ -85,7 +85,8 @@ return run_once(function()
   local id = old and id_of(old) or call('INCR', P .. 'next_id')
   write_chunks(counts, fresh, now)
   local modified = request.modified_at_ms > 0 and request.modified_at_ms or now
-  local record = new_file(id, sequence, request.size_bytes, modified, old and created_of(old) or now, request.extents)
+  local created = old and created_of(old) or now
+  local record = new_file(id, sequence, request.size_bytes, modified, created, request.extents, request.sha256)
   if old and has_flag(old, PROPERTIES) then record = with_flag(record, PROPERTIES, true) end
   put_record(place, record)
   if old then queue_content(old) else touch_parent(place, now) end

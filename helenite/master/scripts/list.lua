@@ -23,7 +23,7 @@ local function put_sequences(page)
 end
 
 local function leave_out_extents(page)
-  for i = 2, #page, 2 do page[i] = sub(page[i], 1, HEADER_BYTES) end
+  for i = 2, #page, 2 do page[i] = head_of(page[i]) end
 end
 
 -- Own locks by entry. What its members inherit comes once, with the directory: all of it beside each of thousands of
@@ -44,7 +44,7 @@ local function replicas_of_page(page)
   for i = 2, #page, 2 do
     local before = #handles
     if request.with_locations and not is_directory(page[i]) then
-      append_handles(handles, sub(page[i], HEADER_BYTES + 1), INLINE_EXTENTS_MAX)
+      append_handles(handles, inline_extents(page[i]), INLINE_EXTENTS_MAX)
     end
     counts[#counts + 1] = #handles - before
   end

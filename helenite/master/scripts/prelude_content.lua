@@ -4,7 +4,7 @@
 -- release. Absent means one, so that a chunk used once costs nothing. {s}:c:<handle / 128> holds a chunk's replicas.
 
 local EXTENT_BYTES = 16
-local INLINE_EXTENTS_MAX = 12 -- as in core/record.py
+local INLINE_EXTENTS_MAX = 12 -- as in core/record.py; one less beside a digest
 local BUCKET_CHUNKS = 128 -- Redis searches so small a hash from its start: fewer is faster, more is smaller
 local WHOLE_BUCKET = 12 -- of so many chunks on, reading their whole bucket is faster
 local GROUP = 1000 -- arguments of one command, of the 8,000 that Lua's stack has room for
@@ -12,18 +12,29 @@ local GROUP = 1000 -- arguments of one command, of the 8,000 that Lua's stack ha
 local function overflow_key(id, revision) return P .. 'e:' .. id .. ':' .. revision end
 
 local function read_extents(record)
-  if not has_flag(record, OVERFLOW) then return sub(record, HEADER_BYTES + 1) end
+  if not has_flag(record, OVERFLOW) then return inline_extents(record) end
   return call('GET', overflow_key(id_of(record), revision_of(record))) or ''
 end
 
--- The tail of a file's record; extents beyond the limit are written to a key of their own.
-local function new_file(id, revision, size, modified_at_ms, created_at_ms, extents)
-  local flags = 0
-  if #extents > INLINE_EXTENTS_MAX * EXTENT_BYTES then
-    call('SET', overflow_key(id, revision), extents)
-    flags, extents = OVERFLOW, ''
-  end
-  return struct.pack('>BBI8I8I8I8I8', FILE, flags, id, revision, size, modified_at_ms, created_at_ms) .. extents
+-- A record from its head and extents; those beyond the limit are written to a key of their own.
+local function with_extents(head, extents)
+  local most = has_flag(head, DIGEST) and INLINE_EXTENTS_MAX - 1 or INLINE_EXTENTS_MAX
+  if #extents <= most * EXTENT_BYTES then return head .. extents end
+  call('SET', overflow_key(id_of(head), revision_of(head)), extents)
+  return with_flag(head, OVERFLOW, true)
+end
+
+-- The digest of its content beside a record that has none.
+local function with_digest(record, digest)
+  local head, extents = with_flag(head_of(record), DIGEST, true) .. digest, inline_extents(record)
+  return with_extents(head, extents)
+end
+
+-- A file's record. `digest` is '' when it is not known.
+local function new_file(id, revision, size, modified_at_ms, created_at_ms, extents, digest)
+  local flags = digest ~= '' and DIGEST or 0
+  local head = struct.pack('>BBI8I8I8I8I8', FILE, flags, id, revision, size, modified_at_ms, created_at_ms)
+  return with_extents(head .. digest, extents)
 end
 
 local function bucket_key(bucket) return P .. 'c:' .. bucket end
@@ -99,7 +110,7 @@ end
 
 -- The content of a record that nobody will read again. Whole records are queued, so this costs the same for any size.
 local function queue_content(record)
-  if not is_directory(record) and (#record > HEADER_BYTES or has_flag(record, OVERFLOW)) then
+  if not is_directory(record) and (#record > head_bytes(record) or has_flag(record, OVERFLOW)) then
     call('RPUSH', P .. 'gc', record)
   end
 end

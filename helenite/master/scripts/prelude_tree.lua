@@ -1,8 +1,8 @@
 -- The tree: records (core/record.py), walking a path, totals and sequences of directories, the feed.
 
 local FILE, DIRECTORY = 1, 2
-local OVERFLOW, PROPERTIES = 1, 2 -- flags of a record
-local HEADER_BYTES = 42
+local OVERFLOW, PROPERTIES, DIGEST = 1, 2, 4 -- flags of a record
+local HEADER_BYTES, SHA256_BYTES = 42, 32
 local FEED_MAX = 100000 -- changes kept: minutes of full load, weeks of a family's; about 15 MB
 
 local function u64(text, at) return (struct.unpack('>I8', text, at)) end
@@ -15,6 +15,11 @@ local function revision_of(record) return u64(record, 11) end
 local function size_of(record) return u64(record, 19) end
 local function created_of(record) return u64(record, 35) end
 local function is_directory(record) return byte(record, 1) == DIRECTORY end
+
+-- A record is its head, which is what listings show, and its extents.
+local function head_bytes(record) return has_flag(record, DIGEST) and HEADER_BYTES + SHA256_BYTES or HEADER_BYTES end
+local function head_of(record) return sub(record, 1, head_bytes(record)) end
+local function inline_extents(record) return sub(record, head_bytes(record) + 1) end
 
 local function with_flag(record, flag, is_on)
   local flags = is_on and bit.bor(byte(record, 2), flag) or bit.band(byte(record, 2), bit.bnot(flag))

@@ -31,8 +31,9 @@ u63 = st.integers(0, 2**53)
 extents = st.lists(
     st.builds(Extent, u63.map(ChunkHandle), st.integers(0, 2**32 - 1), st.integers(1, 2**32 - 1)), max_size=20
 ).map(tuple)
+digests = st.just(b"") | st.binary(min_size=32, max_size=32)
 entries = st.builds(
-    Entry, names, st.just(Kind.FILE), u63.map(EntryId), u63.map(Sequence), u63, u63, u63, extents
+    Entry, names, st.just(Kind.FILE), u63.map(EntryId), u63.map(Sequence), u63, u63, u63, extents, digests
 ) | st.builds(Entry, names, st.just(Kind.DIRECTORY), u63.map(EntryId), u63.map(Sequence), st.just(0), u63, u63)
 
 

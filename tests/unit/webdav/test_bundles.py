@@ -198,7 +198,7 @@ def test_a_stream_that_breaks_off_commits_what_was_whole(client: Client, fs: Mem
 
 
 def test_bounds(client: Client, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webdav.intake.MEMBERS_MAX", 2)
+    monkeypatch.setattr("webdav.intake.BUNDLE_MEMBERS_MAX", 2)
     assert outcomes(post(client, plain("a", "b", "c"))) == {"/home/a": 201, "/home/b": 201, "/home/": 413}
     monkeypatch.setattr("webdav.intake.BYTES_MAX", 1000)
     monkeypatch.setattr("webdav.intake.HEADERS_BYTES", 10_000)
@@ -299,7 +299,7 @@ def test_what_is_no_list(client: Client, body: bytes) -> None:
 
 
 def test_too_long_a_list(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webdav.outlet.MEMBERS_MAX", 2)
+    monkeypatch.setattr("webdav.outlet.BUNDLE_MEMBERS_MAX", 2)
     assert ask(client, "a", "b", "c").status == 413
 
 

@@ -46,6 +46,67 @@ def multistatus(reply: Reply) -> dict[str, dict[str, dict[int, ET.Element]]]:
 
 # GET and HEAD
 
+SHA256 = '<sha-256 xmlns="urn:x-helenite:"/>'
+
+
+def told_digest(client: Client, path: str) -> str | None:
+    element = multistatus(client.propfind(path, NAMED.format(SHA256)))[path]["{urn:x-helenite:}sha-256"].get(200)
+    return None if element is None else element.text
+
+
+def test_a_digest_that_was_verified_is_told(client: Client) -> None:
+    content = b"0123456789"
+    digest = hashlib.sha256(content)
+    header = f"sha-256=:{base64.b64encode(digest.digest()).decode()}:"
+    assert client.put("/f", content, repr_digest=header).status == 201
+    for method, headers in (
+        ("GET", {}),
+        ("HEAD", {}),
+        ("GET", {"Range": "bytes=2-4"}),
+        ("GET", {"Range": "bytes=0-1,5-6"}),
+    ):
+        assert client(method, "/f", headers)["Repr-Digest"] == header, "of the whole file, whatever is sent of it"
+    client("COPY", "/f", {"Destination": "/copy"})
+    client("MOVE", "/f", {"Destination": "/moved"})
+    assert [told_digest(client, path) for path in ("/copy", "/moved")] == [digest.hexdigest()] * 2
+    client.put("/moved", b"without")
+    assert told_digest(client, "/moved") is None
+    assert client.get("/moved").get("Repr-Digest") is None
+    assert told_digest(client, "/copy") == digest.hexdigest()
+
+
+def test_a_digest_is_computed_for_who_wants_it(client: Client, fs: MemoryFileSystem) -> None:
+    client.put("/f", b"content")
+    etag = client.get("/f")["ETag"]
+    wish = {"Want-Repr-Digest": "sha-256=10"}
+    assert client("HEAD", "/f").get("Repr-Digest") is None
+    assert client.get("/f", want_repr_digest="sha-256=10").get("Repr-Digest") is None, (
+        "what is sent need not be read twice"
+    )
+    right = base64.b64encode(hashlib.sha256(b"content").digest()).decode()
+    assert client("HEAD", "/f", wish)["Repr-Digest"] == f"sha-256=:{right}:"
+    assert told_digest(client, "/f") == hashlib.sha256(b"content").hexdigest()
+    head = client("HEAD", "/f", wish | {"If-Match": etag})
+    assert (head.status, head["Repr-Digest"], head["ETag"]) == (200, f"sha-256=:{right}:", etag)
+    assert fs.calls["set_digest"] == 1
+    assert client("HEAD", "/f", wish | {"If-Match": '"other"'}).status == 412
+
+
+def test_a_digest_of_what_is_replaced_meanwhile_is_not_kept(client: Client, fs: MemoryFileSystem) -> None:
+    client.put("/f", b"content")
+    fs.faults["set_digest"] = errors.PreconditionFailedError("it has changed")
+    assert client("HEAD", "/f", {"Want-Repr-Digest": "sha-256=10"})["Repr-Digest"]
+    assert told_digest(client, "/f") is None
+
+
+def test_collections_take_bundles_and_say_so(client: Client) -> None:
+    members = '<bundle-members xmlns="urn:x-helenite:"/>'
+    client.put("/f", b"content")
+    found = multistatus(client.propfind("/", NAMED.format(members), depth="1"))
+    name = "{urn:x-helenite:}bundle-members"
+    assert found["/"][name][200].text == "10000"
+    assert list(found["/f"][name]) == [404]
+
 
 def test_get_and_head(client: Client) -> None:
     put = client.put("/a%20b.txt", b"hello")
