@@ -34,6 +34,7 @@ from syncagent.names import IGNORE_FILE, STATE_DIRECTORY
 from syncagent.session import Account
 from syncagent.settings import Home, PairSettings, check_folder_is_free, default_home, new_pair_id
 from syncagent.status import Mood, PairStatus, parse_status
+from syncagent.throttle import RATE_MIN
 
 app = typer.Typer(help="Keep a local folder and a folder on the server equal.", no_args_is_help=True)
 
@@ -262,6 +263,8 @@ def limit(
     for name, text in (("up_bytes_per_s", up), ("down_bytes_per_s", down), ("trash_bytes", trash_size)):
         if text is not None:
             wanted[name] = _parse_bytes(text)
+    if any(0 < (wanted.get(name) or 0) < RATE_MIN for name in ("up_bytes_per_s", "down_bytes_per_s")):
+        raise ConfigurationError(f"a rate is at least {RATE_MIN} bytes/s")
     if trash_days is not None:
         wanted["trash_days"] = trash_days
     with agent.edit() as draft:

@@ -1,7 +1,7 @@
 """Holds transfers to so many bytes a second.
 
 Used by `session`: one Throttle for what goes up, one for what comes down, shared by all transfers of the agent. Thread-
-safe: one lock guards the two numbers.
+safe: one condition guards everything.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from helenite.core.errors import UnavailableError
 
 BURST_S = 0.25
 """Idle time that may be made up for: small files after a pause go at once."""
+RATE_MIN = 10_000
+"""Of a rate that a person chooses: slower, and a server takes us for dead between two pieces."""
 
 
 class Throttle:
@@ -21,31 +23,33 @@ class Throttle:
     def __init__(self, clock: Clock, bytes_per_s: int | None = None) -> None:
         """`bytes_per_s` None: as fast as it goes."""
         self._clock = clock
-        self._lock = threading.Lock()
+        self._condition = threading.Condition()
         self._rate = bytes_per_s
         self._free_at = 0.0
-        self._stopped = threading.Event()
+        self._changes = 0
+        self._is_over = False
 
     def limit(self, bytes_per_s: int | None) -> None:
-        """Change the rate, for what follows."""
-        with self._lock:
-            self._rate = bytes_per_s
-            self._free_at = 0.0
+        """Change the rate, for what follows; who waits has waited enough."""
+        with self._condition:
+            if bytes_per_s != self._rate:
+                self._rate = bytes_per_s
+                self._free_at = 0.0
+                self._changes += 1
+                self._condition.notify_all()
 
     def take(self, count: int) -> None:
         """Wait until so many more bytes may pass; UnavailableError when nothing may any more."""
-        wait_s = self._reserve(count)
-        if self._stopped.wait(wait_s) if wait_s > 0 else self._stopped.is_set():
-            raise UnavailableError("the agent ends; the rest follows when it runs again")
+        with self._condition:
+            if self._rate is not None:
+                now, changes = self._clock.monotonic_s(), self._changes
+                self._free_at = max(self._free_at, now - BURST_S) + count / self._rate
+                self._condition.wait_for(lambda: self._is_over or self._changes != changes, self._free_at - now)
+            if self._is_over:
+                raise UnavailableError("the agent ends; the rest follows when it runs again")
 
     def stop(self) -> None:
         """The agent ends: break off what is under way."""
-        self._stopped.set()
-
-    def _reserve(self, count: int) -> float:
-        with self._lock:
-            if self._rate is None:
-                return 0.0
-            now = self._clock.monotonic_s()
-            self._free_at = max(self._free_at, now - BURST_S) + count / self._rate
-            return self._free_at - now
+        with self._condition:
+            self._is_over = True
+            self._condition.notify_all()

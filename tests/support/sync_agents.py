@@ -32,7 +32,8 @@ Tree = dict[str, bytes | None]
 class Agent:
     """One device."""
 
-    def __init__(self, base: Path, name: str) -> None:
+    def __init__(self, base: Path, name: str, environment: dict[str, str] | None = None) -> None:
+        self.environment = os.environ | (environment or {})
         self.home = Home(base / f"home-{name}")
         self.folder = base / name
         self.log = base / f"{name}.log"
@@ -42,6 +43,7 @@ class Agent:
         return subprocess.run(
             [*AGENT, *arguments, "--home", str(self.home.path)],
             input=text,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=60,
@@ -52,10 +54,12 @@ class Agent:
         done = self.command("add", url, str(self.folder), *options, text=f"{password}\n")
         assert done.returncode == 0, done.stderr
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         with self.log.open("ab") as log:
-            arguments = [*AGENT, "run", "--no-tray", "--home", str(self.home.path)]
-            self.process = subprocess.Popen(arguments, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            arguments = [*AGENT, "run", *(options or ("--no-tray",)), "--home", str(self.home.path)]
+            self.process = subprocess.Popen(
+                arguments, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment
+            )
         wait_until(self.answers, START_S)
 
     def answers(self) -> bool:

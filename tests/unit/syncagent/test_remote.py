@@ -301,6 +301,11 @@ def test_throttles_hold_back() -> None:
         throttle.take(10_000)
     assert clock.monotonic_s() - began >= 0.2
     throttle.limit(1)
+    released = threading.Event()
+    Worker("taker", lambda _: (throttle.take(10_000), released.set())[0]).start()
+    wait_until(lambda: throttle._free_at > began + 1_000)
+    throttle.limit(2)  # who waits does not wait by the old rate
+    assert released.wait(5)
     errors: list[UnavailableError] = []
 
     def take(_: threading.Event) -> None:

@@ -1,0 +1,196 @@
+"""The icon on a real desktop without a person: a screen, a session bus, a panel, and an agent that syncs.
+
+The icon follows the engine, its menu acts on it, what needs a person is told, and Quit leaves no process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from syncagent.control import ask
+from syncagent.status import Mood
+from syncagent.tray.icons import COLOURS
+from syncagent.tray.menu import Badge
+from tests.support.desktops import SYSTEM_PYTHON, Panel, panel, screen, session_bus
+from tests.support.gateways import our_gateway
+from tests.support.memory_filesystem import MemoryFileSystem
+from tests.support.sync_agents import Agent
+from tests.support.waiting import wait_until
+
+WITHIN_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def desktop(need: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a screen and a session bus."""
+    need("Xvfb", "dbus-daemon")
+    typelibs = "import gi; gi.require_version('Gtk', '3.0'); gi.require_version('AyatanaAppIndicator3', '0.1')"
+    if subprocess.run([SYSTEM_PYTHON, "-c", typelibs], capture_output=True, check=False).returncode != 0:
+        need("python3-gi and gir1.2-ayatanaappindicator3-0.1")
+    with screen() as display, session_bus(tmp_path_factory.mktemp("bus")) as bus:
+        yield display | bus
+
+
+class Tray:
+    """An agent with an icon."""
+
+    def __init__(self, agent: Agent, shown: Panel, close_gateway: Callable[[], None]) -> None:
+        self.agent = agent
+        self.panel = shown
+        self.close_gateway = close_gateway
+
+    def shows(self, badge: Badge, title: str) -> None:
+        wait_until(lambda: self.panel.shows(badge) and self.panel.title() == f"Helenite: {title}", WITHIN_S)
+
+
+@pytest.fixture
+def fs() -> MemoryFileSystem:
+    return MemoryFileSystem()
+
+
+@pytest.fixture
+def tray(desktop: dict[str, str], fs: MemoryFileSystem, tmp_path: Path) -> Iterator[Tray]:
+    with ExitStack() as gateway, ExitStack() as stack:
+        client = gateway.enter_context(our_gateway(fs))
+        shown = stack.enter_context(panel(desktop))
+        (tmp_path / "tmp").mkdir()
+        agent = Agent(tmp_path, "anna", desktop | {"TMPDIR": str(tmp_path / "tmp")})
+        agent.add(f"http://{client.host}:{client.port}/shared")
+        agent.start("--log-level", "info")
+        stack.callback(agent.stop)
+        yield Tray(agent, shown, gateway.close)
+
+
+def content(fs: MemoryFileSystem, *path: str) -> bytes:
+    return fs.open(path).read(0, 1_000) if fs.exists(path) else b""
+
+
+def test_the_icon_follows_and_the_menu_acts(tray: Tray, fs: MemoryFileSystem, tmp_path: Path) -> None:
+    agent, shown = tray.agent, tray.panel
+    tray.shows(Badge(Mood.IDLE), "up to date")
+    assert agent.command("status").stdout.splitlines()[-1] == "icon shown"
+    (agent.folder / "a_b.txt").write_bytes(b"text")
+    wait_until(lambda: shown.labels("Recent files") == ["a_b.txt"], WITHIN_S)
+    assert content(fs, "shared", "a_b.txt") == b"text"
+
+    agent.command("limit", "--up", "10K")
+    (agent.folder / "slow").write_bytes(b"x" * 1_000_000)
+    tray.shows(Badge(Mood.SYNCING), "syncing, 1 left")
+    agent.command("limit", "--up", "0")
+    (agent.folder / "slow").write_bytes(b"short")
+    tray.shows(Badge(Mood.IDLE), "up to date")
+
+    shown.click("Pause")
+    tray.shows(Badge(Mood.PAUSED), "paused")
+    cycles = agent.status()["cycles"]
+    (agent.folder / "while paused").write_bytes(b"later")
+    wait_until(lambda: agent.status()["cycles"] > cycles, WITHIN_S)  # it was noticed, and left alone
+    assert not fs.exists(("shared", "while paused"))
+    assert agent.status()["mood"] == "paused"
+    shown.click("Resume")
+    wait_until(lambda: content(fs, "shared", "while paused") == b"later", WITHIN_S)
+    tray.shows(Badge(Mood.IDLE), "up to date")
+    assert shown.notes() == []  # nothing so far has needed anybody
+
+    away = agent.folder.with_name("away")
+    agent.folder.rename(away)
+    agent.folder.mkdir()
+    ask(agent.home, "sync")
+    tray.shows(Badge(Mood.ATTENTION), "needs you")
+    wait_until(lambda: shown.labels("Decide") == ["Unite both sides, delete nothing"])
+    wait_until(lambda: len(shown.notes()) == 1)
+    assert "no marker" in shown.notes()[0][1]
+    shown.click("Decide", "Unite both sides, delete nothing")
+    tray.shows(Badge(Mood.IDLE), "up to date")
+    assert (agent.folder / "while paused").read_bytes() == b"later"
+
+    tray.close_gateway()
+    ask(agent.home, "sync")
+    tray.shows(Badge(Mood.OFFLINE), "offline")
+    assert len(shown.notes()) == 1
+    for dark in (False, True):
+        file = tmp_path / f"picture{dark}.png"
+        shown.ask("picture", str(file), dark, "Recent files")
+        colours = Image.open(file).convert("RGB").getcolors(1 << 20)
+        assert colours is not None
+        assert COLOURS[Mood.OFFLINE] in {colour for _, colour in colours}
+
+    assert agent.process is not None
+    process = psutil.Process(agent.process.pid)
+    family = [process, *process.children(recursive=True)]
+    assert any("syncagent.tray" in member.cmdline() for member in family)
+    shown.click("Quit")
+    assert agent.process.wait(WITHIN_S) == 0
+    agent.process = None
+    assert psutil.wait_procs(family, WITHIN_S)[1] == []
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_conflicts_are_told_once_each(tray: Tray, fs: MemoryFileSystem) -> None:
+    agent, shown = tray.agent, tray.panel
+    tray.shows(Badge(Mood.IDLE), "up to date")
+    file = agent.folder / "letter.txt"
+    file.write_bytes(b"first")
+    wait_until(lambda: content(fs, "shared", "letter.txt") == b"first", WITHIN_S)
+    wait_until(agent.is_settled)
+    shown.click("Pause")
+    wait_until(lambda: agent.status()["mood"] == "paused")
+    file.write_bytes(b"here")
+    with fs.create(("shared", "letter.txt")) as writer:
+        writer.write(b"there")
+        writer.commit()
+    shown.click("Resume")
+    wait_until(lambda: len(shown.notes()) == 1, WITHIN_S)
+    title, text = shown.notes()[0]
+    assert "both are kept" in title
+    assert "letter (conflicted copy" in text
+    tray.shows(Badge(Mood.IDLE), "up to date")
+    wait_until(lambda: len(shown.labels("Conflicts")) == 1)
+    assert shown.labels("Conflicts")[0].startswith("letter (conflicted copy")
+    (agent.folder / shown.labels("Conflicts")[0]).unlink()
+    wait_until(lambda: shown.labels("Conflicts") == ["none"], WITHIN_S)
+    assert len(shown.notes()) == 1
+
+
+def test_an_icon_that_dies_comes_back(tray: Tray) -> None:
+    tray.shows(Badge(Mood.IDLE), "up to date")
+    assert tray.agent.process is not None
+    children = psutil.Process(tray.agent.process.pid).children()
+    (icon,) = [child for child in children if "syncagent.tray" in child.cmdline()]
+    icon.kill()
+    wait_until(lambda: tray.agent.command("status").stdout.endswith("icon not shown: it ended with -9\n"))
+    wait_until(lambda: tray.agent.command("status").stdout.endswith("icon shown\n"), WITHIN_S)
+
+
+def test_an_agent_that_is_killed_takes_its_icon_along(tray: Tray) -> None:
+    tray.shows(Badge(Mood.IDLE), "up to date")
+    assert tray.agent.process is not None
+    children = psutil.Process(tray.agent.process.pid).children()
+    tray.agent.kill()
+    assert psutil.wait_procs(children, WITHIN_S)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [("DISPLAY", "there is no display"), ("panel", "no panel shows icons"), ("bus", "the session bus does not answer")],
+)
+def test_without_a_desktop_it_says_why_and_goes_on(
+    desktop: dict[str, str], fs: MemoryFileSystem, tmp_path: Path, missing: str, reason: str
+) -> None:
+    changes = {"DISPLAY": {"DISPLAY": ""}, "bus": {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={tmp_path}/none"}}
+    with our_gateway(fs) as client:
+        agent = Agent(tmp_path, "anna", desktop | changes.get(missing, {}))
+        agent.add(f"http://{client.host}:{client.port}/shared")
+        agent.start("--log-level", "info")
+        wait_until(lambda: f"icon not shown: {reason}" in agent.command("status").stdout, WITHIN_S)
+        (agent.folder / "a").write_bytes(b"text")
+        wait_until(lambda: content(fs, "shared", "a") == b"text", WITHIN_S)
+        agent.stop()
