@@ -5,7 +5,6 @@ The icon follows the engine, its menu acts on it, what needs a person is told, a
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -131,7 +130,7 @@ def test_the_icon_follows_and_the_menu_acts(tray: Tray, fs: MemoryFileSystem, tm
     assert agent.process.wait(WITHIN_S) == 0
     agent.process = None
     assert psutil.wait_procs(family, WITHIN_S)[1] == []
-    assert os.listdir(tmp_path / "tmp") == []
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_conflicts_are_told_once_each(tray: Tray, fs: MemoryFileSystem) -> None:

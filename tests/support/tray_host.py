@@ -163,6 +163,11 @@ def drawn(items: list[dict[str, Any]]) -> Gtk.Widget:
     return frame
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     host = Host()
     loop = GLib.MainLoop()
@@ -177,12 +182,12 @@ def main() -> None:
             answer = {"answer": host.notes if order == "notes" else getattr(host, order)(*given)}
         except (LookupError, GLib.Error) as error:
             answer = {"error": str(error)}
-        print(json.dumps(answer), flush=True)
+        say(json.dumps(answer))
         return True
 
     GLib.io_add_watch(GLib.IOChannel(0), GLib.PRIORITY_DEFAULT, GLib.IOCondition.IN | GLib.IOCondition.HUP, obey)
     Gdk.init([])
-    print("ready", flush=True)
+    say("ready")
     loop.run()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from PIL import Image
@@ -23,23 +24,25 @@ COLOURS = 64
 
 
 def take_picture(target: Path, base: Path) -> None:
-    with screen() as display, session_bus(base) as bus, our_gateway(MemoryFileSystem()) as gateway:
-        with panel(display | bus) as shown:
-            agent = Agent(base, "Work", display | bus)
-            agent.add(f"http://{gateway.host}:{gateway.port}/work")
-            agent.start("--log-level", "info")
-            for number, name in enumerate(reversed(FILES), 1):
-                file = agent.folder / name
-                file.parent.mkdir(exist_ok=True)
-                file.write_bytes(b"x" * 1000)
-                wait_until(lambda number=number: len(shown.labels("Recent files")) == number, 20)
-            wait_until(lambda: shown.title() == "Helenite: up to date", 20)
-            pictures = []
-            for dark in (False, True):
-                file = base / f"{dark}.png"
-                shown.ask("picture", str(file), dark, "Recent files")
-                pictures.append(Image.open(file).convert("RGB"))
-            agent.stop()
+    with ExitStack() as stack:
+        gateway = stack.enter_context(our_gateway(MemoryFileSystem()))
+        environment = stack.enter_context(screen()) | stack.enter_context(session_bus(base))
+        shown = stack.enter_context(panel(environment))
+        agent = Agent(base, "Work", environment)
+        agent.add(f"http://{gateway.host}:{gateway.port}/work")
+        agent.start("--log-level", "info")
+        for number, name in enumerate(reversed(FILES), 1):
+            file = agent.folder / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(b"x" * 1000)
+            wait_until(lambda number=number: len(shown.labels("Recent files")) == number, 20)
+        wait_until(lambda: shown.title() == "Helenite: up to date", 20)
+        pictures = []
+        for dark in (False, True):
+            file = base / f"{dark}.png"
+            shown.ask("picture", str(file), dark, "Recent files")
+            pictures.append(Image.open(file).convert("RGB"))
+        agent.stop()
     whole = Image.new("RGB", (sum(picture.width for picture in pictures), max(picture.height for picture in pictures)))
     whole.paste(pictures[0], (0, 0))
     whole.paste(pictures[1], (pictures[0].width, 0))
