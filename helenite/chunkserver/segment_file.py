@@ -56,6 +56,8 @@ class Scan:
     records: list[Found]
     unreadable: int
     """Places that the disk did not give: behind each there may be records that are not listed here."""
+    end: int
+    """Where the file ends but for zeros, which the appender writes ahead."""
 
 
 def scan(descriptor: int, size: int) -> Scan:
@@ -65,6 +67,7 @@ def scan(descriptor: int, size: int) -> Scan:
     while True:
         try:
             here = _next_record(descriptor, offset, size)
+            is_padded = here is None and _is_zero(descriptor, offset, size)
         except ReplicaUnreadableError as error:
             unreadable += 1
             if unreadable > UNREADABLE_MAX:
@@ -73,7 +76,7 @@ def scan(descriptor: int, size: int) -> Scan:
             offset = min(size, offset + SEARCH_BYTES)
             continue
         if here is None:
-            return Scan(found, unreadable)
+            return Scan(found, unreadable, offset if is_padded and not unreadable else size)
         found.append(here)
         offset = here.offset + size_of(here.header)
 
@@ -87,10 +90,21 @@ def _next_record(descriptor: int, offset: int, size: int) -> Found | None:
         return Found(header, offset)
     behind = _search(descriptor, offset + 1, size)
     if behind is None:
-        log.warning("a segment ends torn: %d of %d bytes are whole", offset, size)
+        if not _is_zero(descriptor, offset, size):
+            log.warning("a segment ends torn: %d of %d bytes are whole", offset, size)
     else:
         log.error("a segment is damaged: no record from %d to %d", offset, behind.offset)
     return behind
+
+
+def _is_zero(descriptor: int, start: int, end: int) -> bool:
+    """Whether there is nothing but zeros."""
+    while start < end:
+        piece = read_exactly(descriptor, min(SEARCH_BYTES, end - start), start)
+        if bytes(piece).strip(b"\0"):
+            return False
+        start += len(piece)
+    return True
 
 
 def _header_at(descriptor: int, offset: int, size: int) -> Header | None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from helenite.chunkserver.appender import Appender
+from helenite.chunkserver.appender import AHEAD_BYTES, Appender
 from helenite.chunkserver.disk import Buffer, disk_errors
 from helenite.chunkserver.index import Index, Living, Place
 from helenite.chunkserver.layout import ChunkHeader, Tombstone, encode_header, record_bytes
@@ -237,14 +237,17 @@ class Segments:
     def _write_listing(self, number: int) -> list[Found]:
         """What stands in a segment. A listing stands only beside one that is synced and could be read in full."""
         size = self._closed[number]
-        with self.path(number).open("rb") as file:
-            os.fsync(file.fileno())
+        with self.path(number).open("r+b") as file:
             found = scan(file.fileno(), size)
+            if found.end < size:  # a crash has left the zeros that were written ahead
+                file.truncate(found.end)
+            os.fsync(file.fileno())
         if found.unreadable:
             self.spare(number)
             return found.records
-        save_listing(self._listing(number), size, found.records)
+        save_listing(self._listing(number), found.end, found.records)
         with self._lock:
+            self._closed[number] = found.end
             self._unlisted.discard(number)
         return found.records
 
@@ -285,7 +288,8 @@ class Segments:
 
     def _open_next(self) -> Appender:
         self._highest += 1
-        appender = Appender(self.path(self._highest), self._highest)
+        ahead_bytes = min(AHEAD_BYTES, self.segment_bytes // 16) if self._is_durable else 0
+        appender = Appender(self.path(self._highest), self._highest, ahead_bytes=ahead_bytes)
         self._users[appender] = 0
         return appender
 

@@ -26,7 +26,7 @@ FRESH_S = 1.5
 """How long the table may be relied on after a question that was answered: how old an answer can be at worst."""
 LIMIT = 1_000
 """Changes of one answer."""
-REST_S = 0.01
+REST_S = 0.04
 """Between answers under load: changes then come together. A single one is heard at once."""
 PATIENCE_S = 0.2
 """After a failure."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helenite.chunkserver.appender import AHEAD_BYTES, SMALL_BYTES
 from helenite.chunkserver.compaction import REWRITE_BELOW, SMALL_MAX, choose_victims
 from helenite.chunkserver.index import Index
 from helenite.chunkserver.layout import ChunkHeader, encode_header, record_bytes
@@ -52,6 +55,36 @@ def test_after_a_kill_the_index_is_rebuilt(open_store: OpenStore, tmp_path: Path
     for found in (open_store(tmp_path / "scanned"), open_store(tmp_path / "listed")):
         assert_holds(found, kept)
         assert found.used_bytes() == store.used_bytes()
+
+
+def test_zeros_written_ahead_are_nobodys_and_do_not_stay(
+    open_store: OpenStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(tmp_path / "a")
+    kept = {handle: put(store, handle, 1000 + handle) for handle in range(1, 20)}
+    kept[20] = put(store, 20, SMALL_BYTES * 2)  # replaces zeros and goes beyond where they end
+    kept |= {handle: put(store, handle, 50_000) for handle in range(21, 50)}
+    written = sum(record_bytes(len(data)) for data in kept.values())
+    assert written < segment_bytes(tmp_path / "a") <= written + AHEAD_BYTES
+    snapshot(tmp_path / "a", tmp_path / "killed")
+    store.close()
+    assert segment_bytes(tmp_path / "a") == written
+
+    again = open_store(tmp_path / "killed")
+    assert_holds(again, kept)
+    assert segment_bytes(tmp_path / "killed") == written
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_disk_too_full_for_zeros_still_takes_records(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr("helenite.chunkserver.appender.os.pwrite", no_room)
+    store = open_store(tmp_path / "a")
+    assert_holds(store, {handle: put(store, handle, 1000) for handle in range(1, 20)})
 
 
 def test_a_listing_is_believed_only_if_it_fits(open_store: OpenStore, tmp_path: Path) -> None:
