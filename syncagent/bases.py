@@ -1,8 +1,8 @@
 """What the agent remembers of large files, so that next time only the difference travels.
 
-That is what the server's revision consists of, and the signature of its content. Used by `learning`, which writes, and
-by `downloads` and `uploads`. One small file for each, named after the resource, replaced as a whole; losing one costs a whole
-transfer and nothing else, so none is flushed, and one that cannot be read is none. Any thread.
+That is what the server's revision consists of, and the signature of its content. Written by `learning`, read by
+`downloads` and `uploads`. One small file for each, named after the resource, replaced as a whole; losing one costs a
+whole transfer and nothing else, so none is flushed, and one that cannot be read is none. Any thread.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import threading
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
@@ -88,12 +87,11 @@ class Bases:
 
 
 def _make_room(directory: FilePath) -> None:
-    if len(os.listdir(directory)) < BASES_MAX:
-        return
-    with os.scandir(directory) as found:
-        entries = [(entry.stat().st_mtime_ns, entry.path) for entry in found]
-    for _, path in sorted(entries)[: max(0, len(entries) - BASES_MAX + 1)]:
-        FilePath(path).unlink(missing_ok=True)
+    files = list(directory.iterdir())
+    if len(files) >= BASES_MAX:
+        ages = sorted((file.stat().st_mtime_ns, file) for file in files)
+        for _, file in ages[: len(files) - BASES_MAX + 1]:
+            file.unlink(missing_ok=True)
 
 
 def _file(directory: FilePath, resource: str) -> FilePath:

@@ -6,7 +6,7 @@ comes down is staged. Small files travel together where the server takes bundles
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -50,7 +50,8 @@ class Outgoing:
     place: Place
     target: Path
     replaces: RemoteStamp | None
-    identical: Twin | None
+    twins: Mapping[bytes, Twin]
+    """Entries of this size on the server, by their digests."""
 
     @property
     def size(self) -> int:
@@ -66,9 +67,8 @@ class Outgoing:
         digest = local.digest or folder.digest(self.source, local.stamp)
         attributes = Attributes(local.stamp.mtime_ns // 1_000_000, local.stamp.executable)
         file = folder.file_of(self.source)
-        return Sending(
-            self.target, Upload(local.kind, file, self.size, digest, attributes, self.identical), self.replaces
-        )
+        upload = Upload(local.kind, file, self.size, digest, attributes, self.twins.get(digest))
+        return Sending(self.target, upload, self.replaces)
 
     def sent(self, sending: Sending, stamp: RemoteStamp) -> Uploaded:
         """What has come of it."""
@@ -123,7 +123,7 @@ def carry(cargo: Cargo, folder: Folder, remote: Remote) -> Uploaded | Fetched:
             sending = cargo.pack(folder)
             return cargo.sent(sending, remote.store(sending.path, sending.upload, sending.replaces))
         case Incoming():
-            return cargo.arrived(remote.fetch(cargo.source, cargo.stamp, cargo.staging, cargo.present))
+            return cargo.arrived(remote.fetch(cargo.source, cargo.stamp, cargo.staging, cargo.present, cargo.digest))
 
 
 def carry_up(group: Sequence[Outgoing], folder: Folder, remote: Remote) -> list[Result]:

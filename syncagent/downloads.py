@@ -12,6 +12,7 @@ import base64
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import BinaryIO
 
@@ -34,6 +35,19 @@ RANGES_MAX = 1000
 """Each costs a round trip; a file that differs in more places is fetched whole."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A revision that is to be fetched; `digest` is what it must hash to, if that is known."""
+
+    path: Path
+    stamp: RemoteStamp
+    digest: bytes | None
+
+    @property
+    def name(self) -> str:
+        return format_path(self.path)
+
+
 class Downloads:
     """Fetches files from one collection."""
 
@@ -41,76 +55,99 @@ class Downloads:
         self._session = session
         self._learner = learner
 
-    def fetch(self, path: Path, expected: RemoteStamp, into: FilePath, present: Present | None) -> bytes:
+    def fetch(
+        self, path: Path, expected: RemoteStamp, into: FilePath, present: Present | None, known: bytes | None
+    ) -> bytes:
         """As `ports.Remote.fetch`."""
+        wanted = _Wanted(path, expected, known)
         with translated(into):
-            recipe = None
+            recipe = digest = None
             if present is not None and not (into.exists() and into.stat().st_size > 0):
                 recipe = self._learner.recipe(path, expected)
-            sources = None if present is None or recipe is None else self._plan(expected, recipe, present)
-            if present is None or sources is None:
-                digest = self._gather(path, expected, into, [Source(None, expected.size)], into)
-            else:
-                staged = into.with_name(f"{into.name}-{present.state}")
-                digest = self._gather(path, expected, staged, sources, present.file)
-                present.confirm()
-                staged.replace(into)
+                sources = self._plan(wanted, recipe, present)
+                if sources is not None:
+                    digest = self._put_together(wanted, into, sources, present)
+            if digest is None:
+                digest = self._gather(wanted, into, [Source(None, expected.size)], into)
             self._learner.learn(path, expected, digest, into, recipe=recipe)
         return digest
 
-    def _plan(self, expected: RemoteStamp, recipe: Sequence[Extent], present: Present) -> list[Source] | None:
+    def _plan(self, wanted: _Wanted, recipe: Sequence[Extent] | None, present: Present) -> list[Source] | None:
         """Where to take the file from, or None: whole from the server."""
-        basis = self._learner.bases.load(expected.resource)
-        if basis is None or basis.digest != present.digest:
+        if wanted.digest is not None and present.digest == wanted.digest:
+            return [Source(0, wanted.stamp.size)]
+        basis = None if recipe is None else self._learner.bases.load(wanted.stamp.resource)
+        if basis is None or recipe is None or basis.digest != present.digest:
             return None
         sources = plan_sources(basis.extents, recipe)
         is_local = [source.at is not None for source in sources]
         return sources if any(is_local) and len(sources) - sum(is_local) <= RANGES_MAX else None
 
-    def _gather(
-        self, path: Path, expected: RemoteStamp, into: FilePath, sources: Sequence[Source], local: FilePath
-    ) -> bytes:
+    def _put_together(
+        self, wanted: _Wanted, into: FilePath, sources: Sequence[Source], present: Present
+    ) -> bytes | None:
+        """Make the file from the present one and what that lacks; None when the result is not what the server has."""
+        staged = into.with_name(f"{into.name}-{present.state}")
+        try:
+            digest = self._gather(wanted, staged, sources, present.file)
+        except DigestMismatchError as error:
+            # The disk may have lost what the local file held: its stamp does not tell.
+            log.warning("%s is fetched whole: %s", wanted.name, error)
+            staged.unlink()
+            return None
+        present.confirm()
+        staged.replace(into)
+        return digest
+
+    def _gather(self, wanted: _Wanted, into: FilePath, sources: Sequence[Source], local: FilePath) -> bytes:
+        """Write all that is missing. DigestMismatchError, and the file is empty, when it is not what it should be."""
+        told = "" if wanted.digest is None else _format_digest(wanted.digest)
+        size = wanted.stamp.size
         with into.open("a+b") as file:
-            state, begun = _resume(file, expected.size)
+            state, begun = _resume(file, size)
             at = 0
             for source in sources:
-                skipped = min(source.length, max(0, begun - at))
-                left = Source(None if source.at is None else source.at + skipped, source.length - skipped)
+                left = _cut(source, begun - at)
                 if left.length > 0 and left.at is not None:
                     _copy(local, left, file, state)
-                elif left.length > 0 or expected.size == 0:
-                    self._receive(path, expected, file, state, left.length)
+                elif left.length > 0 or size == 0:
+                    told = self._receive(wanted, file, state, left.length) or told
                 at += source.length
-            if file.tell() != expected.size:
-                raise UnavailableError(f"{format_path(path)} broke off at byte {file.tell()} of {expected.size}")
+            if file.tell() != size:
+                raise UnavailableError(f"{wanted.name} broke off at byte {file.tell()} of {size}")
+            if "sha-256=" in told and _format_digest(state.digest()) not in told:
+                file.truncate(0)
+                raise DigestMismatchError(f"{wanted.name} did not arrive as the server has it")
         return state.digest()
 
-    def _receive(self, path: Path, expected: RemoteStamp, file: BinaryIO, state: hashlib._Hash, length: int) -> None:
-        """Append so many bytes of the server's file."""
-        begun, end = file.tell(), file.tell() + length
-        is_whole = length == expected.size
-        headers = {"If-Match": expected.etag}
+    def _receive(self, wanted: _Wanted, file: BinaryIO, state: hashlib._Hash, length: int) -> str:
+        """Append so many bytes of the server's file; what it says of the digest of all of it."""
+        etag, begun, end = wanted.stamp.etag, file.tell(), file.tell() + length
+        is_whole = length == wanted.stamp.size
+        headers = {"If-Match": etag}
         if not is_whole:
-            headers |= {"Range": f"bytes={begun}-{end - 1}", "If-Range": expected.etag}
-        with self._session.send("GET", self._session.url(path), headers) as response:
-            if response.headers.get("ETag", "") != expected.etag:
-                raise PreconditionFailedError(f"{format_path(path)} has another revision by now")
+            headers |= {"Range": f"bytes={begun}-{end - 1}", "If-Range": etag}
+        with self._session.send("GET", self._session.url(wanted.path), headers) as response:
+            if response.headers.get("ETag", "") != etag:
+                raise PreconditionFailedError(f"{wanted.name} has another revision by now")
             is_part = response.status_code == 206
             if is_part is is_whole or (is_part and not _begins_at(response, begun)):
-                raise ProtocolError(f"the server sent another part of {format_path(path)} than was asked for")
+                raise ProtocolError(f"the server sent another part of {wanted.name} than was asked for")
             for piece in response.iter_bytes(PIECE_BYTES):
                 self._session.throttles.down.take(len(piece))
                 state.update(piece)
                 file.write(piece)
                 if file.tell() > end:
-                    raise ProtocolError(f"the server sends more of {format_path(path)} than it has")
-            told = response.headers.get("Repr-Digest", "")
+                    raise ProtocolError(f"the server sends more of {wanted.name} than it has")
         if file.tell() < end:
-            raise UnavailableError(f"{format_path(path)} broke off at byte {file.tell()} of {expected.size}")
-        mine = base64.b64encode(state.digest()).decode()
-        if end == expected.size and "sha-256=" in told and f"sha-256=:{mine}:" not in told:
-            file.truncate(0)
-            raise DigestMismatchError(f"{format_path(path)} did not arrive as the server has it")
+            raise UnavailableError(f"{wanted.name} broke off at byte {file.tell()} of {wanted.stamp.size}")
+        return str(response.headers.get("Repr-Digest", ""))
+
+
+def _cut(source: Source, count: int) -> Source:
+    """What is left of a source when its first bytes, up to so many, are there already."""
+    skipped = min(source.length, max(0, count))
+    return Source(None if source.at is None else source.at + skipped, source.length - skipped)
 
 
 def _copy(local: FilePath, source: Source, file: BinaryIO, state: hashlib._Hash) -> None:
@@ -126,6 +163,10 @@ def _copy(local: FilePath, source: Source, file: BinaryIO, state: hashlib._Hash)
             state.update(piece)
             file.write(piece)
             left -= len(piece)
+
+
+def _format_digest(digest: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(digest).decode()}:"
 
 
 def _resume(file: BinaryIO, size: int) -> tuple[hashlib._Hash, int]:

@@ -38,6 +38,10 @@ from syncagent.model import (
 SCHEMA = 1
 CACHE_MAX = 20_000
 """Nodes in memory: about 15 MB."""
+TWIN_BYTES_MIN = 256 << 10
+"""Smaller content is sent as fast as it is found to be there already."""
+TWINS_MAX = 16
+"""Files of one size that are compared with a new one."""
 
 CONFLICT_COPY = "l_name IS NOT NULL AND (instr(l_name, ' (conflicted copy ') OR instr(l_name, ' (case conflict '))"
 """Narrows the search for conflict copies to names that may be some; an index holds them."""
@@ -58,12 +62,12 @@ CREATE UNIQUE INDEX remote_resource ON node (r_resource) WHERE r_resource IS NOT
 CREATE INDEX local_inode ON node (l_inode) WHERE l_inode IS NOT NULL;
 CREATE INDEX missing_inode ON node (a_inode) WHERE l_parent IS NULL AND a_inode IS NOT NULL;
 CREATE INDEX missing_place ON node (a_parent, a_name) WHERE l_parent IS NULL OR r_parent IS NULL;
-CREATE INDEX agreed_digest ON node (a_digest) WHERE a_digest IS NOT NULL;
 CREATE INDEX unsettled ON node (id) WHERE settled = 0;
 CREATE INDEX conflict_copy ON node (id) WHERE {CONFLICT_COPY};
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA user_version = {SCHEMA};
 """
+_INDEX_SIZES = f"CREATE INDEX IF NOT EXISTS agreed_size ON node (a_size) WHERE a_size >= {TWIN_BYTES_MIN}"
 _PUT = f"INSERT INTO node ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"
 _GROUPS = {Tree.ANCESTOR: slice(3, 16), Tree.LOCAL: slice(16, 24), Tree.REMOTE: slice(24, 33)}
 """Which columns hold a node's state in which tree: only those that changed are written, with their indexes."""
@@ -172,9 +176,14 @@ class Journal:
         rows = self._connection.execute(f"SELECT {_COLUMNS} FROM node WHERE {CONFLICT_COPY}")
         return [self._remember(row) for row in rows]
 
-    def find_content(self, digest: bytes) -> Node | None:
-        """A settled node with this content, so that it need not be sent again."""
-        return self._one(f"SELECT {_COLUMNS} FROM node WHERE a_digest = ? AND settled = 1 LIMIT 1", digest)
+    def find_twins(self, size: int) -> list[Node]:
+        """Some settled files of this size, at least TWIN_BYTES_MIN: perhaps with content that need not travel again."""
+        rows = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM node WHERE a_size = ? AND a_size >= {TWIN_BYTES_MIN} AND settled = 1 AND kind = ?"
+            f" LIMIT {TWINS_MAX}",
+            (size, Kind.FILE),
+        )
+        return [self._remember(row) for row in rows]
 
     def count_unsettled(self) -> int:
         """How many nodes are not settled."""
@@ -286,6 +295,7 @@ def _connect(path: FilePath) -> sqlite3.Connection:
             connection.executescript(f"BEGIN; {_CREATE} COMMIT;")
         elif version != SCHEMA:
             raise sqlite3.DatabaseError(f"schema {version}, this program reads {SCHEMA}")
+        connection.execute(_INDEX_SIZES)
         problems = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problems != "ok":
             raise sqlite3.DatabaseError(problems)

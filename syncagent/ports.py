@@ -104,12 +104,19 @@ class Remote(Protocol):
         """A tag that changes with anything beneath; empty when the server has none."""
         ...
 
-    def fetch(self, path: Path, expected: RemoteStamp, into: FilePath, present: Present | None = None) -> bytes:
+    def fetch(
+        self,
+        path: Path,
+        expected: RemoteStamp,
+        into: FilePath,
+        present: Present | None = None,
+        known: bytes | None = None,
+    ) -> bytes:
         """Write the content (of a link, its target) of exactly this revision into a local file; returns its SHA-256.
 
         The file may exist with the beginning of this very content, from an attempt that broke off. What was written is
-        flushed to the disk later. DigestMismatchError when the server's own checksum disagrees. What the two have in
-        common may be copied from the `present` file.
+        flushed to the disk later. DigestMismatchError when the server's own checksum disagrees. What it has in common
+        with the `present` file may be copied from there; `known` is its SHA-256, if the server has told it.
         """
         ...
 
@@ -169,7 +176,7 @@ class Remote(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The local file that a download is to replace: it has the content that both sides last agreed on.
+    """A local file with content that both sides agreed on: the one that a download replaces, or one with its content.
 
     `state` names the state it is in; `confirm` raises PreconditionFailedError when that has changed.
     """

@@ -1,7 +1,7 @@
 """What the server says a file consists of, and what two revisions have in common by that.
 
-Used by `downloads`. A chunk handle names one content for ever, so ranges of one chunk that both revisions name are equal,
-byte for byte: no hashing, and an insertion moves nothing. Pure.
+Used by `downloads`. A chunk handle names one content for ever, so ranges of one chunk that both revisions name are
+equal, byte for byte: no hashing, and an insertion moves nothing. Pure.
 """
 
 from __future__ import annotations

@@ -168,17 +168,29 @@ class WebDavRemote:
         told = REPR_DIGEST.search(response.headers.get("Repr-Digest", ""))
         return None if told is None else base64.b64decode(told[1])
 
-    def fetch(self, path: Path, expected: RemoteStamp, into: FilePath, present: Present | None = None) -> bytes:
-        return self._downloads.fetch(path, expected, into, present)
+    def fetch(
+        self,
+        path: Path,
+        expected: RemoteStamp,
+        into: FilePath,
+        present: Present | None = None,
+        known: bytes | None = None,
+    ) -> bytes:
+        return self._downloads.fetch(path, expected, into, present, known)
 
     def store(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
         if upload.kind is Kind.LINK and replaces is None:
             return self._store_link(path, upload)
-        stamp = self._put(path, upload, replaces)
-        wanted = upload.attributes.executable
-        if wanted in {None, stamp.executable}:
-            return stamp
-        return self.set_attributes(path, stamp, Attributes(None, wanted))
+        stamp = None
+        if replaces is None and upload.identical is not None and self._abilities.keeps_times:
+            stamp = self._uploads.copy(path, upload.identical)
+        if stamp is None:
+            stamp = self._put(path, upload, replaces)
+        else:
+            self._learner.learn(path, stamp, upload.digest, upload.file)
+        wanted = upload.attributes
+        mtime_ms = None if wanted.mtime_ms == stamp.mtime_ms else wanted.mtime_ms
+        return self.set_attributes(path, stamp, Attributes(mtime_ms, wanted.executable))
 
     def _put(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
         parcel = self._uploads.splice(upload, replaces) or self._uploads.whole(upload)

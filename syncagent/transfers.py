@@ -29,7 +29,7 @@ from syncagent.cargo import (
     is_full,
 )
 from syncagent.journal import Journal
-from syncagent.model import LocalState, Node, NodeId, RemoteStamp, RemoteState, Tree, path_of
+from syncagent.model import Kind, LocalState, Node, NodeId, RemoteStamp, RemoteState, Tree, path_of
 from syncagent.plan import Download
 from syncagent.plan import Upload as UploadStep
 from syncagent.ports import Content, Folder, Present, Remote, Twin
@@ -204,19 +204,30 @@ class Transfers:
             place, replaces = step.place, None
             records.expect_free(self._journal, Tree.REMOTE, place, node.id)
         target = (*path_of(self._journal, Tree.REMOTE, place.parent), place.name)
-        twin = None if local.digest is None else self._journal.find_content(local.digest)
-        identical = None
-        if twin is not None and twin.id != node.id and twin.remote is not None:
-            identical = Twin(path_of(self._journal, Tree.REMOTE, twin.id), twin.remote.stamp)
-        return Outgoing(step, local, source, place, target, replaces, identical)
+        twins = self._twins(local.stamp.size) if node.kind is Kind.FILE and replaces is None else {}
+        return Outgoing(step, local, source, place, target, replaces, twins)
+
+    def _twins(self, size: int) -> dict[bytes, Twin]:
+        """Files on the server of this size, by their content."""
+        return {
+            node.ancestor.digest: Twin(path_of(self._journal, Tree.REMOTE, node.id), node.remote.stamp)
+            for node in self._journal.find_twins(size)
+            if node.ancestor is not None and node.ancestor.digest is not None and node.remote is not None
+        }
 
     def _incoming_of(self, node: Node, step: Download) -> Incoming:
         remote = node.remote
         assert remote is not None
         source = path_of(self._journal, Tree.REMOTE, node.id)
         staging = self._folder.staging_file(f"{remote.stamp.resource} {remote.stamp.etag}")
-        present = self._present(node)
+        present = self._local_twin(remote) or self._present(node)
         return Incoming(step, node.kind, source, remote.stamp, remote.digest, staging, present)
+
+    def _local_twin(self, remote: RemoteState) -> Present | None:
+        """A local file that has this content already."""
+        nodes = [] if remote.digest is None else self._journal.find_twins(remote.stamp.size)
+        found = (self._present(node) for node in nodes if node.ancestor and node.ancestor.digest == remote.digest)
+        return next(found, None)
 
     def _present(self, node: Node) -> Present | None:
         """The local file, if it still has the content that was agreed."""
@@ -228,7 +239,7 @@ class Transfers:
         def confirm() -> None:
             seen = self._folder.see(path)
             if seen is None or seen.stamp != local.stamp:
-                raise PreconditionFailedError("the local file was changed while its new revision came")
+                raise PreconditionFailedError("a local file was changed while it was copied from")
 
         stamp = local.stamp
         state = f"{stamp.inode:x}-{stamp.mtime_ns:x}-{stamp.ctime_ns:x}"

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import BinaryIO
 
-from helenite.core.errors import PreconditionFailedError
+from helenite.core.errors import EntryNotFoundError, PermissionDeniedError, PreconditionFailedError, ProtocolError
+from helenite.core.paths import Path, format_path
 from syncagent.learning import LARGE_BYTES, SPLICE_TYPE, Learner
 from syncagent.model import Kind, RemoteStamp
-from syncagent.ports import Upload
+from syncagent.ports import Twin, Upload
 from syncagent.session import Session
 from syncagent.signature import Fresh, Part, Signature, choose_average, compare, hash_piece, pieces_within, sign
 from syncagent.troubles import translated
+
+log = logging.getLogger(__name__)
 
 PIECE_BYTES = 256 << 10
 PARTS_MAX = 4096
@@ -82,8 +86,25 @@ class Uploads:
                 "Content-Length": str(len(head) + length),
                 "Content-Type": SPLICE_TYPE,
                 "Repr-Digest": _repr_digest(_digest_fresh(file, head, signature, fresh)),
+                "X-Helenite-Result-Digest": _repr_digest(upload.digest),
             }
         return Parcel("PATCH", headers, self._pieces(upload.file, head, fresh), signature)
+
+    def copy(self, path: Path, twin: Twin) -> RemoteStamp | None:
+        """Have the server copy an entry that has the content; None when that is not there as it was, or not for us.
+
+        Only of a server that compares If-Match with the ETag of what is copied, as ours does (RFC 9110 section 13.1.1).
+        """
+        headers = {"Destination": self._session.url(path), "Overwrite": "F", "If-Match": twin.stamp.etag}
+        try:
+            response, _ = self._session.ask("COPY", self._session.url(twin.path), headers)
+        except (PreconditionFailedError, EntryNotFoundError, PermissionDeniedError) as error:
+            log.info("%s is sent, not copied: %s", format_path(path), error)
+            return None
+        etag, resource = response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")
+        if not etag or not resource:
+            raise ProtocolError("the server does not say what it has copied")
+        return replace(twin.stamp, etag=etag, resource=resource)
 
     def _content(self, upload: Upload) -> Iterator[bytes]:
         with translated(upload.file):

@@ -81,6 +81,15 @@ def format_repr_digest(sha256: bytes) -> str:
     return f"sha-256=:{base64.b64encode(sha256).decode()}:"
 
 
+def parse_sha256(header: str | None) -> bytes:
+    """The SHA-256 in a header of the form of `Repr-Digest`, empty when there is none."""
+    found = {} if header is None else dict(_parse_repr_digest(header))
+    digest = found.get("sha-256", b"")
+    if len(digest) not in {0, hashlib.sha256().digest_size}:
+        raise InvalidRequestError("a SHA-256 has 32 bytes")
+    return digest
+
+
 def wants_sha256(header: str | None) -> bool:
     """Whether a `Want-Repr-Digest` asks for SHA-256: a dictionary of preferences, of which 0 means no (section 4)."""
     items = (item.partition(";")[0].partition("=") for item in (header or "").split(","))

@@ -10,7 +10,7 @@ from helenite.core.errors import EntryNotFoundError, IncompleteBodyError, WrongK
 from helenite.core.model import Expect
 from helenite.core.paths import format_path
 from webdav.conditions import evaluate_request, found, refuse_upload
-from webdav.digests import Digests
+from webdav.digests import Digests, parse_sha256
 from webdav.errors import refusal
 from webdav.provider import File
 from webdav.request import Request
@@ -25,6 +25,7 @@ def patch(request: Request) -> Response:
         raise refusal(415, f"a PATCH is {SPLICE_TYPE}", headers=[("Accept-Patch", SPLICE_TYPE)])
     modified_at_ms = request.modified_at_ms
     digests = Digests(request.header("Content-MD5"), request.header("Repr-Digest"), request.header("OC-Checksum"))
+    told = parse_sha256(request.header("X-Helenite-Result-Digest"))
     request.demand_right(Verb.WRITE)
     evaluated = evaluate_request(request, with_locks=True, with_locations=True)
     file = _expect_file(found(evaluated.resource, request.path), request)
@@ -42,7 +43,7 @@ def patch(request: Request) -> Response:
             digests.update(piece)
             splicer.write(piece)
         digests.verify()
-        entry = splicer.commit()
+        entry = splicer.commit(told)
     headers = request.provider.describe(entry)
     if modified_at_ms:
         headers.append(("X-OC-Mtime", "accepted"))

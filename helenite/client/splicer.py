@@ -52,8 +52,8 @@ class Splicer:
             self._room -= len(piece)
             self._writer.write(piece)
 
-    def commit(self) -> Entry:
-        """Wait until every chunk is durable, then make the revision visible.
+    def commit(self, sha256: bytes = b"") -> Entry:
+        """Wait until every chunk is durable, then make the revision visible; `sha256` of all of it is kept with it.
 
         IncompleteBodyError when new bytes are missing, PreconditionFailedError when the file has another revision by
         now; nothing is visible then.
@@ -62,7 +62,7 @@ class Splicer:
             self._advance()
         if self._room > 0:
             raise IncompleteBodyError(f"at least {self._room} bytes of what was announced did not arrive")
-        return self._writer.commit()[0]
+        return self._writer.commit(sha256)[0]
 
     def abort(self) -> None:
         """Give up: nothing becomes visible, chunks already written are collected as garbage."""
@@ -82,6 +82,6 @@ class Splicer:
                         self._writer.write(piece)
 
     def _publish_all(
-        self, written: tuple[Extent, ...], fresh: tuple[Location, ...], _: int, __: bytes
+        self, written: tuple[Extent, ...], fresh: tuple[Location, ...], _: int, sha256: bytes
     ) -> tuple[Entry, bool]:
-        return self._publish(resolve_splice(self._planned, written), fresh, self.size_bytes, b"")
+        return self._publish(resolve_splice(self._planned, written), fresh, self.size_bytes, sha256)

@@ -686,7 +686,7 @@ class MemorySplicer:
         if len(self._fresh) > self._room:
             raise errors.IncompleteBodyError("more bytes arrived than the parts have room for")
 
-    def commit(self) -> Entry:
+    def commit(self, sha256: bytes = b"") -> Entry:
         if len(self._fresh) < self._room:
             raise errors.IncompleteBodyError("bytes are missing")
         at = 0
@@ -696,7 +696,7 @@ class MemorySplicer:
                 at += part.length
             else:
                 self._writer.write(self._present[part.offset : part.offset + part.length])
-        return self._writer.commit()[0]
+        return self._writer.commit(sha256)[0]
 
     def abort(self) -> None:
         self._writer.abort()

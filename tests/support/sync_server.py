@@ -170,7 +170,14 @@ class MemoryServer:
     def walk_tag(self, directory: Path) -> str:
         return self._request("walk_tag", lambda: self._tag(self._need(directory)))
 
-    def fetch(self, path: Path, expected: RemoteStamp, into: FilePath, present: Present | None = None) -> bytes:
+    def fetch(
+        self,
+        path: Path,
+        expected: RemoteStamp,
+        into: FilePath,
+        present: Present | None = None,
+        known: bytes | None = None,
+    ) -> bytes:
         def fetch() -> bytes:
             item = self._expect(path, expected)
             into.write_bytes(item.content)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncagent.journal import Journal, open_journal
+from syncagent.journal import TWIN_BYTES_MIN, Journal, open_journal
 from syncagent.model import (
     AgreedState,
     Kind,
@@ -95,9 +95,22 @@ def test_finding(journal: Journal) -> None:
     assert missing is not None
     assert missing.id == 2
     assert journal.find_missing(Tree.LOCAL, Place(ROOT, "a"), Kind.FILE) is None
-    twin = journal.find_content(DIGEST)
-    assert twin is not None
-    assert twin.id == 1
+
+
+def test_files_of_one_size(journal: Journal) -> None:
+    large = replace(LOCAL, size=TWIN_BYTES_MIN)
+    for number, name in enumerate("abc", 1):
+        node = full(number, name)
+        assert node.ancestor is not None
+        assert node.local is not None
+        state = replace(node.ancestor, local=large)
+        journal.put(replace(node, ancestor=state, local=replace(node.local, stamp=large)))
+    changed = journal.node(NodeId(3))
+    assert changed.local is not None
+    journal.put(replace(changed, local=replace(changed.local, stamp=replace(large, mtime_ns=5))))
+    assert {node.id for node in journal.find_twins(TWIN_BYTES_MIN)} == {1, 2}
+    journal.put(full(4, "small"))
+    assert journal.find_twins(LOCAL.size) == []
 
 
 def test_two_nodes_cannot_have_one_place(journal: Journal) -> None:

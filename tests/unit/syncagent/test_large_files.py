@@ -16,7 +16,7 @@ from helenite.core.errors import HeleniteError, PreconditionFailedError
 from syncagent.bases import BASES_MAX, Bases, Basis
 from syncagent.learning import LARGE_BYTES
 from syncagent.model import Kind, RemoteStamp
-from syncagent.ports import Attributes, Present, Upload
+from syncagent.ports import Attributes, Present, Twin, Upload
 from syncagent.remote import WebDavRemote
 from syncagent.session import Account, Session, Throttles
 from syncagent.signature import Signature
@@ -176,12 +176,24 @@ def test_a_file_that_changes_while_it_is_copied_from_is_not_used(anna: Device, b
     anna.save(EDITED)
     second = anna.send(first)
     bert.is_changed = True
-    bert.file.write_bytes(LONGER)
     with pytest.raises(PreconditionFailedError):
         bert.fetch(second)
     assert not bert.staging.exists()
     bert.digest = b""  # as the engine then knows
     assert bert.fetch(second) == EDITED
+
+
+def test_a_local_file_that_rotted_is_found_out(anna: Device, bert: Device) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    bert.fetch(first)
+    anna.save(EDITED)
+    second = anna.send(first)
+    with bert.file.open("r+b") as file:  # and its stamp does not tell
+        file.seek(100_000)
+        file.write(b"rotten")
+    assert bert.fetch(second) == EDITED
+    assert bert.proxy.passed_bytes > 2 * len(CONTENT)
 
 
 def test_a_download_that_copies_goes_on_where_it_broke_off(anna: Device, bert: Device) -> None:
@@ -231,6 +243,39 @@ def test_servers_that_offer_no_splices_get_whole_files(
     anna.remote.store(("f",), replace(upload, digest=anna.digest), first)
     with fs.open(("home", "f")) as reader:
         assert b"".join(map(bytes, reader.iterate())) == EDITED
+
+
+def test_content_that_the_server_has_is_copied_there(anna: Device, bert: Device, fs: MemoryFileSystem) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    fs.set_properties(("home", "f"), set_values={"{http://apache.org/dav/props/}executable": b"<x/>"})
+    twin = Twin(("f",), replace(first, executable=True))
+    attributes = Attributes(1_600_000_000_456, executable=False)
+    copy = Upload(Kind.FILE, anna.file, len(CONTENT), anna.digest, attributes, twin)
+    before = anna.proxy.passed_bytes
+    stamp = anna.remote.store(("g",), copy, None)
+    assert anna.proxy.passed_bytes - before < 10_000
+    [entry] = [entry for entry in anna.remote.list(()) if entry.path == ("g",)]
+    assert entry.stamp == stamp
+    assert (stamp.mtime_ms, stamp.executable) == (1_600_000_000_456, False)
+    with pytest.raises(PreconditionFailedError):  # the name is taken
+        anna.remote.store(("g",), copy, None)
+    fs.remove(("home", "f"))
+    assert anna.remote.store(("h",), copy, None).size == len(CONTENT)
+    stale = replace(copy, identical=Twin(("h",), twin.stamp))
+    assert anna.remote.store(("i",), stale, None).size == len(CONTENT)
+    assert anna.proxy.passed_bytes - before > 2 * len(CONTENT)
+    assert [fs.open(("home", name)).read(0, 10) for name in "ghi"] == [CONTENT[:10]] * 3
+
+
+def test_content_that_a_local_file_has_is_copied_here(anna: Device, bert: Device) -> None:
+    anna.save(CONTENT)
+    stamp = anna.send(None)
+    bert.save(CONTENT)
+    present = Present(bert.file, bert.digest, "twin", bert.confirm)
+    assert bert.remote.fetch(("f",), stamp, bert.staging, present, bert.digest) == bert.digest
+    assert bert.staging.read_bytes() == CONTENT
+    assert bert.proxy.passed_bytes < 10_000
 
 
 def test_small_files_are_not_remembered(anna: Device) -> None:

@@ -135,6 +135,17 @@ def test_what_travels_is_compared_with_its_digest(client: Client, etag: str) -> 
     assert patch(client, etag, body, Repr_Digest=f"sha-256=:{right}:").status == 204
 
 
+def test_the_digest_of_the_result_is_kept_for_who_reads_it(client: Client, etag: str) -> None:
+    digest = base64.b64encode(hashlib.sha256(CONTENT[:10] + b"hello").digest()).decode()
+    body = b"keep 0 10\nnew 5\n\nhello"
+    for strange in ("sha-256=:aGk=:", "x", "sha-256=:?:"):
+        assert patch(client, etag, body, X_Helenite_Result_Digest=strange).status == 400
+    etag = patch(client, etag, body, X_Helenite_Result_Digest=f"sha-256=:{digest}:")["ETag"]
+    assert client.get("/f")["Repr-Digest"] == f"sha-256=:{digest}:"
+    patch(client, etag, b"keep 0 1\n\n")
+    assert client.get("/f").get("Repr-Digest") is None
+
+
 def test_there_must_be_room_for_what_comes(client: Client, fs: MemoryFileSystem) -> None:
     with fs.create(("f",)) as writer:
         writer.write(CONTENT)
