@@ -121,6 +121,7 @@ def carry(cargo: Cargo, folder: Folder, remote: Remote) -> Uploaded | Fetched:
     match cargo:
         case Outgoing():
             sending = cargo.pack(folder)
+            folder.sendings.note([(sending.path, sending.upload.digest)])
             return cargo.sent(sending, remote.store(sending.path, sending.upload, sending.replaces))
         case Incoming():
             return cargo.arrived(remote.fetch(cargo.source, cargo.stamp, cargo.staging, cargo.present, cargo.digest))
@@ -135,6 +136,7 @@ def carry_up(group: Sequence[Outgoing], folder: Folder, remote: Remote) -> list[
             packed[number] = cargo.pack(folder)
         except HeleniteError as error:
             results[number] = error
+    folder.sendings.note((sending.path, sending.upload.digest) for sending in packed.values())
     stamps = remote.store_many(list(packed.values())) if packed else ()
     for (number, sending), stamp in zip(packed.items(), stamps, strict=True):
         results[number] = stamp if isinstance(stamp, HeleniteError) else group[number].sent(sending, stamp)

@@ -30,10 +30,10 @@ from syncagent.fates import Customs
 from syncagent.guard import DeletionGuard
 from syncagent.journal import Journal
 from syncagent.leaving import SELECTION, Leaving
-from syncagent.model import NodeId, Trouble
+from syncagent.model import NodeId, Tree, Trouble, path_of
 from syncagent.observe import ROOT_TAG, TOKEN, observe_changes, observe_tree
 from syncagent.patience import Patience
-from syncagent.plan import Delete, Pair, Plan, Problem, Step, Write
+from syncagent.plan import Delete, Pair, Plan, Problem, SetAside, Step, Write
 from syncagent.ports import Folder, Remote, ServerIdentity
 from syncagent.reconcile import reconcile
 from syncagent.safety import Limits, Stop, check_folder, check_server
@@ -221,7 +221,10 @@ class Engine:
         retries = 0
         for _ in range(ROUNDS_MAX):
             held = self._held()
-            plan = self._last_plan = self._plan(held)
+            plan = self._plan(held)
+            if self._recognise(plan):
+                plan = self._plan(held)
+            self._last_plan = plan
             report.problems = plan.problems
             report.stop = self._guard.check(plan)
             if plan.is_empty or report.stop is not None:
@@ -237,8 +240,21 @@ class Engine:
                 if not self._look(report, everywhere=False):
                     break
         if report.is_quiet:
+            self._folder.sendings.forget()
             report.troubles += self._leaving.clear(self._settings.selection)
         report.wake_at = self._patience.wake_at(self._clock.monotonic_s())
+
+    def _recognise(self, plan: Plan) -> bool:
+        """Whether a conflict is none: the server has what we sent and never heard of again; what is here is newer."""
+        found = False
+        for step in plan.steps:
+            if isinstance(step, SetAside):
+                remote = self._journal.node(step.node).remote
+                path = path_of(self._journal, Tree.REMOTE, step.node)
+                if remote is not None and remote.digest and self._folder.sendings.has(path, remote.digest):
+                    records.sent_before(self._journal, step.node)
+                    found = True
+        return found
 
     def _held(self) -> frozenset[NodeId]:
         nodes = (self._journal.node(node) for node in self._journal.unsettled(NEW_MAX))

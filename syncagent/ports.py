@@ -13,7 +13,7 @@ of this agent writes. Errors are those of `helenite.core.errors`; which of them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Protocol
@@ -242,12 +242,34 @@ class Listing:
     unreadable: Mapping[str, str]
 
 
+class Memory(Protocol):
+    """What this device has begun to send, also in an earlier life, and has not heard back about."""
+
+    @property
+    def is_empty(self) -> bool: ...
+
+    def note(self, uploads: Iterable[tuple[Path, bytes]]) -> None:
+        """These contents (by SHA-256) are about to be sent to these paths; called before they are. Any thread."""
+        ...
+
+    def has(self, path: Path, digest: bytes) -> bool:
+        """Whether this content was sent to this path, perhaps in vain."""
+        ...
+
+    def forget(self) -> None:
+        """It is known what came of all of them."""
+        ...
+
+
 class Folder(Protocol):
     """The local side of a pair.
 
     What it replaces or deletes it compares with what is expected, and if it finds another content it puts that back,
     even if it was saved in the microsecond before.
     """
+
+    @property
+    def sendings(self) -> Memory: ...
 
     def marker(self) -> str | None:
         """The id that `mark` left in the folder; None when there is none. UnavailableError when there is no folder."""

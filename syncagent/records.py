@@ -107,6 +107,17 @@ def uploaded(journal: Journal, node_id: NodeId, sent: LocalState, state: RemoteS
         journal.put(replace(node, ancestor=ancestor, remote=state))
 
 
+def sent_before(journal: Journal, node_id: NodeId) -> None:
+    """The server's revision is what this device sent, without hearing of it: what both sides had in common then."""
+    node = journal.node(node_id)
+    assert node.local is not None
+    assert node.remote is not None
+    remote = node.remote
+    place = remote.place if node.ancestor is None or node.local.place == remote.place else node.ancestor.place
+    local = LocalStamp(0, remote.stamp.size)  # how the file looked then is not known
+    journal.put(replace(node, ancestor=AgreedState(place, node.kind, remote.digest, local, remote.stamp)))
+
+
 def expect_free(journal: Journal, side: Tree, place: Place, taker: NodeId) -> None:
     """Refuse a step to a place that another node still has: the step that was to move it away has failed."""
     if journal.child(side, *place) not in {None, taker}:

@@ -317,3 +317,49 @@ def test_the_same_resource_becomes_another_kind(make: Make, tells_changes: bool)
     assert (agent.root / "made").readlink().name == "target"
     assert not (agent.root / "upload").exists()
     assert (agent.root / "link").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("restarts", [True, False])
+@pytest.mark.parametrize("second", [b"second, longer", b"2"])
+def test_a_lost_reply_and_then_an_edit_is_no_conflict(
+    world: World, agent: Agent, server: MemoryServer, *, is_new: bool, restarts: bool, second: bytes
+) -> None:
+    if not is_new:
+        write(agent, "d/a", b"0")
+        world.settle()
+
+    def lose(phase: str, name: str) -> None:
+        if (phase, name) == ("after", "store"):
+            server.hook = lambda _phase, _name: None
+            raise UnavailableError("lost")
+
+    write(agent, "d/a", b"1")
+    server.hook = lose
+    while server.listing().get("d/a") != b"1":
+        agent.cycle()
+        world.clock.now += 1
+    if restarts:
+        agent.restart()
+    write(agent, "d/a", second)
+    world.settle()
+    world.check()
+    assert agent.listing() == {"d": None, "d/a": second}
+    assert not (agent.root / STATE_DIRECTORY / "sendings").exists()
+
+
+def test_what_another_has_sent_is_a_conflict_all_the_same(world: World, agent: Agent, server: MemoryServer) -> None:
+    def refuse(phase: str, name: str) -> None:
+        if (phase, name) == ("before", "store"):
+            raise UnavailableError("no")
+
+    write(agent, "a", b"mine")
+    server.hook = refuse
+    agent.cycle()
+    server.hook = lambda _phase, _name: None
+    server.put(("a",), b"theirs")
+    agent.restart()
+    write(agent, "a", b"mine again")
+    world.settle()
+    world.check()
+    assert sorted(content or b"" for content in agent.listing().values()) == [b"mine again", b"theirs"]
