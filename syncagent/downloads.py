@@ -8,7 +8,6 @@ counts only if the state has not changed until the end. Any thread.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from syncagent.learning import Learner
 from syncagent.model import RemoteStamp
 from syncagent.ports import Present
 from syncagent.recipes import Source, plan_sources
-from syncagent.session import Session
+from syncagent.session import Session, format_digest
 from syncagent.troubles import translated
 
 log = logging.getLogger(__name__)
@@ -101,7 +100,7 @@ class Downloads:
 
     def _gather(self, wanted: _Wanted, into: FilePath, sources: Sequence[Source], local: FilePath) -> bytes:
         """Write all that is missing. DigestMismatchError, and the file is empty, when it is not what it should be."""
-        told = "" if wanted.digest is None else _format_digest(wanted.digest)
+        told = "" if wanted.digest is None else format_digest(wanted.digest)
         size = wanted.stamp.size
         with into.open("a+b") as file:
             state, begun = _resume(file, size)
@@ -115,7 +114,7 @@ class Downloads:
                 at += source.length
             if file.tell() != size:
                 raise UnavailableError(f"{wanted.name} broke off at byte {file.tell()} of {size}")
-            if "sha-256=" in told and _format_digest(state.digest()) not in told:
+            if "sha-256=" in told and format_digest(state.digest()) not in told:
                 file.truncate(0)
                 raise DigestMismatchError(f"{wanted.name} did not arrive as the server has it")
         return state.digest()
@@ -163,10 +162,6 @@ def _copy(local: FilePath, source: Source, file: BinaryIO, state: hashlib._Hash)
             state.update(piece)
             file.write(piece)
             left -= len(piece)
-
-
-def _format_digest(digest: bytes) -> str:
-    return f"sha-256=:{base64.b64encode(digest).decode()}:"
 
 
 def _resume(file: BinaryIO, size: int) -> tuple[hashlib._Hash, int]:

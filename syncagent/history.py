@@ -16,7 +16,6 @@ from pathlib import Path as FilePath
 from helenite.core.clock import Clock
 from helenite.core.errors import HeleniteError
 from helenite.core.paths import Path
-from syncagent.bases import Bases
 from syncagent.folder import LocalFolder
 from syncagent.model import Kind, LocalStamp, RemoteStamp
 from syncagent.ports import Content, Sending, Upload
@@ -122,8 +121,8 @@ class RecordedFolder(LocalFolder):
 class RecordedRemote(WebDavRemote):
     """The folder on the server."""
 
-    def __init__(self, session: Session, history: History, bases: Bases) -> None:
-        super().__init__(session, bases)
+    def __init__(self, session: Session, history: History, memory: FilePath) -> None:
+        super().__init__(session, memory)
         self._history = history
 
     def store(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:

@@ -30,6 +30,7 @@ from helenite.core.paths import ROOT, Path, format_path
 from syncagent.bases import Bases
 from syncagent.bundles import MEMBERS_MAX, Bundles
 from syncagent.downloads import Downloads
+from syncagent.drafts import Drafts
 from syncagent.learning import Learner
 from syncagent.model import Kind, RemoteStamp
 from syncagent.multistatus import (
@@ -52,6 +53,7 @@ from syncagent.multistatus import (
     resource_of,
 )
 from syncagent.names import aside_name
+from syncagent.partwise import Partwise
 from syncagent.ports import Attributes, Changes, Fetching, Present, RemoteEntry, Sending, ServerIdentity, Upload
 from syncagent.session import SILENCE_S, Session
 from syncagent.uploads import Uploads
@@ -82,10 +84,11 @@ class _Abilities:
 class WebDavRemote:
     """One collection on a server."""
 
-    def __init__(self, session: Session, bases: Bases | None = None) -> None:
-        """`bases`: what is remembered of large files; without, they always travel whole."""
+    def __init__(self, session: Session, memory: FilePath | None = None) -> None:
+        """`memory`: a directory for what is remembered of large files; without, they always travel whole."""
         self._session = session
-        self._learner = Learner(session, bases or Bases(None))
+        self._learner = Learner(session, Bases(memory and memory / "large"))
+        self._partwise = Partwise(session, Drafts(memory and memory / "drafts"))
         self._downloads = Downloads(session, self._learner)
         self._uploads = Uploads(session, self._learner)
         self._bundles = Bundles(session)
@@ -103,6 +106,7 @@ class WebDavRemote:
         members = answer.text(BUNDLE_MEMBERS) or ""
         group_max = min(int(members), MEMBERS_MAX) if members.isascii() and members.isdigit() else 1
         self._known = _Abilities(keeps_times or FILE_ID in answer.properties, tells_changes, keeps_times, group_max)
+        self._partwise.tidy()
         return ServerIdentity("", resource_of(answer), answer.text(FINGERPRINT) or "")
 
     def token(self) -> str:
@@ -193,11 +197,15 @@ class WebDavRemote:
         return self.set_attributes(path, stamp, Attributes(mtime_ms, wanted.executable))
 
     def _put(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
-        parcel = self._uploads.splice(upload, replaces) or self._uploads.whole(upload)
-        headers = parcel.headers | ({"If-None-Match": "*"} if replaces is None else {"If-Match": replaces.etag})
         mtime_ms = upload.attributes.mtime_ms
-        if mtime_ms is not None:
-            headers["X-OC-Mtime"] = _seconds(mtime_ms)
+        dated = {} if mtime_ms is None else {"X-OC-Mtime": _seconds(mtime_ms)}
+        if replaces is None and self._abilities.keeps_times and self._partwise.is_worth_it(upload.size):
+            stamp = self._partwise.store(path, upload, dated, self._stamp)
+            self._learner.learn(path, stamp, upload.digest, upload.file)
+            return stamp
+        parcel = self._uploads.splice(upload, replaces) or self._uploads.whole(upload)
+        condition = {"If-None-Match": "*"} if replaces is None else {"If-Match": replaces.etag}
+        headers = parcel.headers | dated | condition
         response, _ = self._session.ask(parcel.method, self._session.url(path), headers, parcel.content)
         stamp = self._stored(path, upload, response, replaces)
         if upload.kind is Kind.FILE:

@@ -20,7 +20,6 @@ from typing import Any
 from helenite.core.clock import Clock
 from helenite.core.errors import HeleniteError, PermissionDeniedError, UnavailableError
 from helenite.core.paths import Path, format_path, parse_path
-from syncagent.bases import Bases
 from syncagent.bell import Bell
 from syncagent.engine import Engine, Report, Settings
 from syncagent.fates import Customs
@@ -102,7 +101,7 @@ class PairRunner:
         self._check_at = 0.0
         self._cycled = threading.Event()  # the server's word is of use again
         self._folder = RecordedFolder(FilePath(pair.folder), self._clock, self.history)
-        self._remote = RecordedRemote(self._connect(), self.history, Bases(directory / "large"))
+        self._remote = RecordedRemote(self._connect(), self.history, directory)
         self._syncing = SteadyWorker(f"sync-{pair.id}", self._run, self._crash, self._clock)
         self._listening = SteadyWorker(f"listen-{pair.id}", self._listen, self._crash, self._clock)
 

@@ -6,6 +6,7 @@ followed: who answers for the server is not the server, and a captive portal red
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,6 +80,11 @@ class Throttles:
     down: Throttle
 
 
+def format_digest(sha256: bytes) -> str:
+    """A SHA-256 as `Repr-Digest` has it (RFC 9530)."""
+    return f"sha-256=:{base64.b64encode(sha256).decode()}:"
+
+
 class Session:
     """Requests to one collection and what is beneath it."""
 
@@ -92,7 +98,7 @@ class Session:
         self.home = parse_href(self._url.path)
         """The path of the synced collection on the server."""
         self.throttles = throttles
-        self._clock = clock
+        self.clock = clock
         self._client = httpx.Client(
             auth=httpx.BasicAuth(account.user, account.password) if account.user else None,
             timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
@@ -145,14 +151,14 @@ class Session:
 
     def read(self, response: httpx.Response, bytes_max: int = ANSWER_BYTES_MAX) -> bytes:
         """The body of an answer that is not content."""
-        deadline = self._clock.monotonic_s() + ANSWER_S
+        deadline = self.clock.monotonic_s() + ANSWER_S
         pieces, size = [], 0
         for piece in response.iter_bytes():
             pieces.append(piece)
             size += len(piece)
             if size > bytes_max:
                 raise ProtocolError(f"the server's answer is longer than {bytes_max} bytes")
-            if self._clock.monotonic_s() > deadline:
+            if self.clock.monotonic_s() > deadline:
                 raise DeadlineExceededError(f"the server's answer takes longer than {ANSWER_S:.0f} s")
         return b"".join(pieces)
 

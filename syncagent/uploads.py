@@ -7,7 +7,6 @@ is not worth it, or not known, goes whole. Any thread.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import logging
 import os
@@ -21,7 +20,7 @@ from helenite.core.paths import Path, format_path
 from syncagent.learning import LARGE_BYTES, SPLICE_TYPE, Learner
 from syncagent.model import Kind, RemoteStamp
 from syncagent.ports import Twin, Upload
-from syncagent.session import Session
+from syncagent.session import Session, format_digest
 from syncagent.signature import Fresh, Part, Signature, choose_average, compare, hash_piece, pieces_within, sign
 from syncagent.troubles import translated
 
@@ -58,7 +57,7 @@ class Uploads:
         headers = {
             "Content-Length": str(upload.size),
             "Content-Type": "application/octet-stream",
-            "Repr-Digest": _repr_digest(upload.digest),
+            "Repr-Digest": format_digest(upload.digest),
         }
         return Parcel("PUT", headers, self._content(upload))
 
@@ -85,8 +84,8 @@ class Uploads:
             headers = {
                 "Content-Length": str(len(head) + length),
                 "Content-Type": SPLICE_TYPE,
-                "Repr-Digest": _repr_digest(_digest_fresh(file, head, signature, fresh)),
-                "X-Helenite-Result-Digest": _repr_digest(upload.digest),
+                "Repr-Digest": format_digest(_digest_fresh(file, head, signature, fresh)),
+                "X-Helenite-Result-Digest": format_digest(upload.digest),
             }
         return Parcel("PATCH", headers, self._pieces(upload.file, head, fresh), signature)
 
@@ -159,7 +158,3 @@ def _read(file: BinaryIO, offset: int, length: int) -> Iterator[bytes]:
             raise PreconditionFailedError("the file became shorter while it was read")
         left -= len(piece)
         yield piece
-
-
-def _repr_digest(digest: bytes) -> str:
-    return f"sha-256=:{base64.b64encode(digest).decode()}:"

@@ -41,7 +41,7 @@ class Device:
         self.bases = Bases(directory / "large")
         throttles = Throttles(Throttle(Clock()), Throttle(Clock()))
         account = Account(f"http://{self.proxy.address}/home")
-        self.remote = WebDavRemote(Session(account, Clock(), throttles), self.bases)
+        self.remote = WebDavRemote(Session(account, Clock(), throttles), directory)
         self.file = directory / "f"
         self.staging = directory / "part-1"
         self.digest = b""
@@ -137,8 +137,8 @@ def test_what_is_remembered_outlives_the_agent(anna: Device, tmp_path: Path) -> 
     anna.save(CONTENT)
     first = anna.send(None)
     again = Device(tmp_path / "again", anna.proxy.address)
+    again.remote = WebDavRemote(again.remote._session, tmp_path / "anna")
     again.bases = Bases(tmp_path / "anna" / "large")
-    again.remote = WebDavRemote(again.remote._session, again.bases)
     again.save(EDITED)
     again.send(first)
     assert again.proxy.passed_bytes < MOST

@@ -1,0 +1,206 @@
+"""Uploads of very large files in parts: what is on the server need not be sent again after a break or a restart.
+
+Used by `remote` for new files. The parts are put together in a draft (`drafts`), each durable when its request is
+answered: the first by PUT, the others by PATCH. A complete draft is moved to its name, if that is free. A part takes
+some seconds, whatever the line gives. The draft is gone on with only while the local file is in the very state in which
+it was begun, so what it holds is the beginning of the content. One thread for each upload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+
+from helenite.core.errors import (
+    EntryExistsError,
+    EntryNotFoundError,
+    HeleniteError,
+    PreconditionFailedError,
+    ProtocolError,
+)
+from helenite.core.paths import Path, format_path
+from syncagent.drafts import Draft, Drafts
+from syncagent.learning import SPLICE_TYPE
+from syncagent.model import RemoteStamp
+from syncagent.names import aside_name
+from syncagent.ports import Upload
+from syncagent.session import Session, format_digest
+from syncagent.troubles import translated
+
+log = logging.getLogger(__name__)
+
+MIB = 1 << 20
+PIECE_BYTES = 256 << 10
+PART_S = 10.0
+"""A break costs at most so much of the upload, about."""
+PART_BYTES = (16 * MIB, 1024 * MIB)
+FIRST_PART_BYTES = 64 * MIB
+"""Of the first part as long as nobody knows how fast the line is."""
+ROUND_BYTES = 8 * MIB
+"""Parts are multiples of the server's chunks as they usually are, so that the file is made of whole ones."""
+ALONE = 1.5
+"""What is not this much longer than a part goes in one."""
+
+
+Look = Callable[[Path], RemoteStamp]
+"""What the server says of an entry; EntryNotFoundError."""
+
+
+@dataclass(slots=True)
+class _Upload:
+    """An upload under way: what it is of, where it grows, how far it is, and the hash of what is there so far."""
+
+    sent: Upload
+    draft: Draft
+    grown: RemoteStamp | None
+    state: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    @property
+    def size(self) -> int:
+        return 0 if self.grown is None else self.grown.size
+
+
+class Partwise:
+    """Sends files to one collection, part by part."""
+
+    def __init__(self, session: Session, drafts: Drafts) -> None:
+        self._session = session
+        self._drafts = drafts
+        self._bytes_per_s: float | None = None
+
+    def is_worth_it(self, size: int) -> bool:
+        """Whether a file of this size should go in parts."""
+        return self._drafts.are_kept and size > ALONE * self._part_bytes()
+
+    def store(self, path: Path, sent: Upload, dated: dict[str, str], look: Look) -> RemoteStamp:
+        """Make a new file at `path`; `dated` are headers that say of what time it is."""
+        upload = self._begin(path, sent, look)
+        while upload.grown is None or upload.grown.size < sent.size:
+            upload.grown = self._grow(upload, dated)
+            self._drafts.save(upload.draft)
+        if upload.state.digest() != sent.digest:
+            self._give_up(upload.draft)
+            raise PreconditionFailedError(f"{sent.file.name} was changed before it was sent")
+        target = {"Destination": self._session.url(path), "Overwrite": "F", "If-Match": upload.grown.etag}
+        try:
+            self._session.ask("MOVE", self._session.url(upload.draft.path), target)
+        except (PreconditionFailedError, EntryExistsError):
+            self._give_up(upload.draft)
+            raise
+        self._drafts.forget(upload.draft)
+        return upload.grown
+
+    def tidy(self) -> None:
+        """Delete what was begun long ago and never came to its end."""
+        for draft in self._drafts.abandoned(self._session.clock.now_ms()):
+            self._give_up(draft)
+
+    def _begin(self, path: Path, sent: Upload, look: Look) -> _Upload:
+        """Go on with a draft, or begin a new one."""
+        state, draft = _state_of(sent.file), self._drafts.load(path)
+        if draft is not None:
+            grown = _look(draft.path, look)
+            if (draft.digest, draft.state) == (sent.digest, state) and grown is not None and grown.size <= sent.size:
+                upload = _Upload(sent, draft, grown)
+                for piece in _read(sent.file, 0, grown.size):
+                    upload.state.update(piece)
+                return upload
+            self._give_up(draft)
+        place = (*path[:-1], aside_name(f"upload{secrets.token_hex(8)}", 1))
+        draft = Draft(path, place, sent.digest, state)
+        self._drafts.save(draft)
+        return _Upload(sent, draft, None)
+
+    def _give_up(self, draft: Draft) -> None:
+        try:
+            self._session.ask("DELETE", self._session.url(draft.path), {})
+        except EntryNotFoundError:
+            pass
+        except HeleniteError as error:
+            log.info("%s is not deleted yet: %s", format_path(draft.path), error)
+            return
+        self._drafts.forget(draft)
+
+    # Parts
+
+    def _part_bytes(self) -> int:
+        if self._bytes_per_s is None:
+            return FIRST_PART_BYTES
+        least, most = PART_BYTES
+        return int(min(most, max(least, self._bytes_per_s * PART_S))) // ROUND_BYTES * ROUND_BYTES
+
+    def _grow(self, upload: _Upload, dated: dict[str, str]) -> RemoteStamp:
+        """Send the next part."""
+        sent, begun = upload.sent, upload.size
+        length = min(self._part_bytes(), sent.size - begun)
+        head = b"" if upload.grown is None else f"keep 0 {begun}\nnew {length}\n\n".encode()
+        headers = dated | {
+            "Content-Length": str(len(head) + length),
+            "Repr-Digest": format_digest(_digest_part(upload, head, length)),
+        }
+        if upload.grown is None:
+            method, headers = "PUT", headers | {"If-None-Match": "*", "Content-Type": "application/octet-stream"}
+        else:
+            method, headers = "PATCH", headers | {"If-Match": upload.grown.etag, "Content-Type": SPLICE_TYPE}
+            if begun + length == sent.size:
+                headers["X-Helenite-Result-Digest"] = format_digest(sent.digest)
+        began_s = self._session.clock.monotonic_s()
+        content = self._content(upload, head, length)
+        response, _ = self._session.ask(method, self._session.url(upload.draft.path), headers, content)
+        self._bytes_per_s = length / max(0.001, self._session.clock.monotonic_s() - began_s)
+        etag, resource = response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")
+        if not etag or not resource:
+            raise ProtocolError("the server does not say what it has stored")
+        mtime_ms = sent.attributes.mtime_ms
+        return RemoteStamp(resource, etag, begun + length, mtime_ms and max(1, mtime_ms), executable=False)
+
+    def _content(self, upload: _Upload, head: bytes, length: int) -> Iterator[bytes]:
+        """A part. Its last piece is kept back until it is clear that the file has not changed meanwhile."""
+        piece, source = head, upload.sent.file
+        for following in _read(source, upload.size, length):
+            if piece:
+                yield piece
+            piece = following
+            self._session.throttles.up.take(len(piece))
+        if _state_of(source) != upload.draft.state:
+            raise PreconditionFailedError(f"{source.name} was changed while it was sent")
+        yield piece
+
+
+def _look(path: Path, look: Look) -> RemoteStamp | None:
+    try:
+        return look(path)
+    except EntryNotFoundError:
+        return None
+
+
+def _digest_part(upload: _Upload, head: bytes, length: int) -> bytes:
+    """The SHA-256 of what is to be sent; the bytes of the file go into the hash of all of it, too."""
+    state = hashlib.sha256(head)
+    for piece in _read(upload.sent.file, upload.size, length):
+        state.update(piece)
+        upload.state.update(piece)
+    return state.digest()
+
+
+def _read(source: FilePath, begun: int, length: int) -> Iterator[bytes]:
+    left = length
+    with translated(source), source.open("rb", buffering=0) as file:
+        file.seek(begun)
+        while left > 0:
+            piece = file.read(min(left, PIECE_BYTES))
+            if not piece:
+                raise PreconditionFailedError(f"{source.name} became shorter while it was sent")
+            left -= len(piece)
+            yield piece
+
+
+def _state_of(source: FilePath) -> str:
+    """What changes with any edit of a file."""
+    with translated(source):
+        status = source.stat()
+    return f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
