@@ -94,6 +94,7 @@ class Engine:
         self._transfers = Transfers(folder, remote, journal, lanes)
         self._executor = StepExecutor(folder, remote, journal, settings.selection, self._transfers)
         self._dirty: set[Path] = set()
+        self._server_troubles: list[Trouble] = []
         self._must_look_everywhere = True
         self._has_recovered = False
         self._guard = DeletionGuard(journal, clock, settings.limits)
@@ -109,12 +110,14 @@ class Engine:
         """What was planned last, for `explain` and for those who ask before a deletion."""
         return self._last_plan
 
-    def cycle(self, dirty: Iterable[Path] = (), *, everywhere: bool = False) -> Report:
+    def cycle(self, dirty: Iterable[Path] = (), *, everywhere: bool = False, asks: bool = True) -> Report:
         """Bring both sides together as far as possible.
 
         Args:
             dirty: local directories in which something may have changed.
             everywhere: look at the whole local folder, and ask the server who it is.
+            asks: ask the server what has changed. Without, what is known of it may be old; steps are conditional, and
+                one that finds something else makes the cycle ask after all.
 
         Raises:
             UnavailableError, ProtocolError, PermissionDeniedError: a side cannot be looked at; nothing was changed, and
@@ -122,7 +125,7 @@ class Engine:
         """
         self._dirty.update(dirty)
         report = Report()
-        if self._look(report, everywhere=everywhere):
+        if self._look(report, everywhere=everywhere, asks=asks):
             self._collect(report)
             self._work(report)
         return report
@@ -166,7 +169,7 @@ class Engine:
 
     # The parts of a cycle
 
-    def _look(self, report: Report, *, everywhere: bool) -> bool:
+    def _look(self, report: Report, *, everywhere: bool, asks: bool = True) -> bool:
         """Bring the journal up to date with both sides; False when they are not who they should be."""
         selection = self._leaving.selection(self._settings.selection)
         self._executor.select(selection)
@@ -184,6 +187,17 @@ class Engine:
             local = scan(self._folder, self._journal, selection, rules, None if everywhere else self._dirty)
             if self._folder.marker() != self._journal.fact(PAIR):
                 raise UnavailableError("the folder went away while it was looked at")
+        if (asks or everywhere) and not self._ask(report, selection, is_other=is_other):
+            return False
+        if is_other:
+            self._journal.note(SELECTION, selection.key)
+        self._dirty.clear()
+        self._must_look_everywhere = False
+        report.troubles = [*local.troubles, *self._server_troubles]
+        return True
+
+    def _ask(self, report: Report, selection: Selection, *, is_other: bool) -> bool:
+        """Learn what has changed on the server; False when it is not who it should be."""
         try:
             remote = None if is_other else observe_changes(self._remote, self._journal, selection)
         except SequenceExpiredError:
@@ -193,10 +207,7 @@ class Engine:
             if report.stop is not None:
                 return False
             remote = observe_tree(self._remote, self._journal, selection, everything=is_other)
-        self._journal.note(SELECTION, selection.key)
-        self._dirty.clear()
-        self._must_look_everywhere = False
-        report.troubles = [*local.troubles, *remote.troubles]
+        self._server_troubles = remote.troubles
         return True
 
     def _check_folder(self) -> Stop | None:

@@ -202,7 +202,7 @@ class StepExecutor:
         path = path_of(self._journal, step.side, node.id)
         if step.side is Tree.LOCAL:
             assert node.local is not None
-            records.local_digest(self._journal, node.id, self._folder.digest(path, node.local.stamp))
+            records.inspected(self._journal, node.id, self._folder.digest(path, node.local.stamp))
         else:
             assert node.remote is not None
             stamp = node.remote.stamp

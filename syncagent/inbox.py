@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from helenite.core.clock import Clock
@@ -29,6 +29,8 @@ class Work:
 
     dirty: set[Path] = field(default_factory=set)
     is_everywhere: bool = False
+    has_news: bool = False
+    """The server says that something changed there."""
     is_due: bool = False
     calls: list[tuple[Callable[[], Any], Future[Any]]] = field(default_factory=list)
 
@@ -52,10 +54,11 @@ class Inbox:
                 self._work.is_everywhere = True
             self._wake(delay_s)
 
-    def poke(self, delay_s: float = 0.0, *, everywhere: bool = False) -> None:
+    def poke(self, delay_s: float = 0.0, *, everywhere: bool = False, has_news: bool = False) -> None:
         """There is something to do."""
         with self._condition:
             self._work.is_everywhere = self._work.is_everywhere or everywhere
+            self._work.has_news = self._work.has_news or has_news
             self._wake(delay_s)
 
     def call(self, function: Callable[[], Any]) -> Any:
@@ -103,7 +106,7 @@ class Inbox:
             if work.is_due:
                 self._due_at = None
             else:
-                self._work.dirty, self._work.is_everywhere = work.dirty, work.is_everywhere
+                self._work = replace(work, dirty=set(work.dirty), calls=[])
             return work
 
     def _wake(self, delay_s: float) -> None:

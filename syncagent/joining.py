@@ -95,7 +95,7 @@ def preview(remote: WebDavRemote, folder: str, scratch: FilePath, clock: Clock) 
         nodes = [journal.node(node) for node in journal.unsettled(-1)]
         only = Counter(node.only_side for node in nodes)
         local_count, remote_count = (only[side] - len(pairs) for side in SIDES)
-        return Preview(local_count, remote_count, len(pairs))
+        return Preview(local_count, remote_count, len(pairs) + only[None])
     finally:
         journal.close()
         shutil.rmtree(scratch)

@@ -18,6 +18,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -70,7 +71,7 @@ PRAGMA user_version = {SCHEMA};
 _INDEX_SIZES = f"CREATE INDEX IF NOT EXISTS agreed_size ON node (a_size) WHERE a_size >= {TWIN_BYTES_MIN}"
 _PUT = f"INSERT INTO node ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"
 _GROUPS = {Tree.ANCESTOR: slice(3, 16), Tree.LOCAL: slice(16, 24), Tree.REMOTE: slice(24, 33)}
-"""Which columns hold a node's state in which tree: only those that changed are written, with their indexes."""
+"""Which columns hold a node's state in which tree."""
 _PREFIX = {Tree.LOCAL: "l", Tree.REMOTE: "r"}
 
 
@@ -189,6 +190,16 @@ class Journal:
         """How many nodes are not settled."""
         return self._scalar("SELECT count(*) FROM node WHERE settled = 0")
 
+    @property
+    def has_agreements(self) -> bool:
+        """Whether both sides ever agreed on anything."""
+        return bool(self._scalar("SELECT EXISTS (SELECT 1 FROM node WHERE a_parent IS NOT NULL)"))
+
+    def side_ids(self, side: Tree) -> list[NodeId]:
+        """All nodes that are on one side."""
+        rows = self._connection.execute(f"SELECT id FROM node WHERE {_PREFIX[side]}_parent IS NOT NULL")
+        return [NodeId(row[0]) for row in rows]
+
     def count_agreed(self) -> int:
         """How many nodes both sides agreed on."""
         return self._scalar("SELECT count(*) FROM node WHERE a_parent IS NOT NULL")
@@ -206,21 +217,29 @@ class Journal:
             old = self.node(node.id)
         except KeyError:
             old = None
-        with self.transaction():
-            if node.ancestor is None and node.local is None and node.remote is None:
-                self._connection.execute("DELETE FROM node WHERE id = ?", (node.id,))
-                self._cache.pop(node.id, None)
-                return
-            row = _to_row(node)
-            if old is None:
-                self._connection.execute(_PUT, row)
-            else:
-                changed = [tree for tree in Tree if node.state(tree) != old.state(tree)]
-                columns = [name for tree in changed for name in _NAMES[_GROUPS[tree]]]
-                update = f"UPDATE node SET settled = ?{''.join(f', {name} = ?' for name in columns)} WHERE id = ?"
-                values = [value for tree in changed for value in row[_GROUPS[tree]]]
-                self._connection.execute(update, (row[1], *values, node.id))
-            self._remember_node(node)
+        if self._depth:
+            self._write(old, node)
+        else:
+            with self.transaction():
+                self._write(old, node)
+
+    def _write(self, old: Node | None, node: Node) -> None:
+        if node.ancestor is None and node.local is None and node.remote is None:
+            self._connection.execute("DELETE FROM node WHERE id = ?", (node.id,))
+            self._cache.pop(node.id, None)
+            return
+        if old is None:
+            self._connection.execute(_PUT, _to_row(node))
+        else:
+            agrees, is_here, is_there = (
+                node.ancestor != old.ancestor, node.local != old.local, node.remote != old.remote,
+            )  # fmt: skip
+            values: list[object] = [node.is_settled]
+            values += _agreed_row(node.ancestor) if agrees else ()
+            values += _local_state_row(node.local) if is_here else ()
+            values += _remote_state_row(node.remote) if is_there else ()
+            self._connection.execute(_update(agrees=agrees, local=is_here, remote=is_there), (*values, node.id))
+        self._remember_node(node)
 
     def forget_tree(self, top: NodeId) -> None:
         """Forget a node and everything beneath it on either side, as if it had never been seen."""
@@ -309,18 +328,37 @@ def _first(rows: Iterable[tuple[Any, ...]]) -> NodeId | None:
     return next((NodeId(row[0]) for row in rows), None)
 
 
+@cache
+def _update(*, agrees: bool, local: bool, remote: bool) -> str:
+    """Only the columns of states that changed are written, with their indexes."""
+    trees = [tree for tree, is_other in zip(Tree, (agrees, local, remote), strict=True) if is_other]
+    columns = [name for tree in trees for name in _NAMES[_GROUPS[tree]]]
+    return f"UPDATE node SET settled = ?{''.join(f', {name} = ?' for name in columns)} WHERE id = ?"
+
+
 def _to_row(node: Node) -> tuple[object, ...]:
-    agreed, local, remote = node.ancestor, node.local, node.remote
     return (
         node.id,
         node.is_settled,
         node.kind,
-        *((*agreed.place, agreed.digest) if agreed else (None,) * 3),
-        *(_local_row(agreed.local) if agreed else (None,) * 5),
-        *(_remote_row(agreed.remote) if agreed else (None,) * 5),
-        *((*local.place, local.digest, *_local_row(local.stamp)) if local else (None,) * 8),
-        *((*remote.place, remote.digest, *_remote_row(remote.stamp), remote.walked) if remote else (None,) * 9),
+        *_agreed_row(node.ancestor),
+        *_local_state_row(node.local),
+        *_remote_state_row(node.remote),
     )
+
+
+def _agreed_row(state: AgreedState | None) -> tuple[object, ...]:
+    if state is None:
+        return (None,) * 13
+    return (*state.place, state.digest, *_local_row(state.local), *_remote_row(state.remote))
+
+
+def _local_state_row(state: LocalState | None) -> tuple[object, ...]:
+    return (None,) * 8 if state is None else (*state.place, state.digest, *_local_row(state.stamp))
+
+
+def _remote_state_row(state: RemoteState | None) -> tuple[object, ...]:
+    return (None,) * 9 if state is None else (*state.place, state.digest, *_remote_row(state.stamp), state.walked)
 
 
 def _signed(inode: int) -> int:

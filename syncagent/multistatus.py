@@ -40,6 +40,8 @@ IDENTITY_PROPERTIES = (
     *(DAV + "sync-token", DAV + "supported-report-set", FINGERPRINT, BUNDLE_MEMBERS),
 )
 SHA256_BYTES = 32
+_PLAIN = frozenset("?#;:\\\t\r\n")
+"""Without any of these an absolute path is all that there is to a link."""
 HREF_SAFE = "!*'(),$-_.~@:+;="
 
 
@@ -81,12 +83,12 @@ def propfind_body(names: Iterable[str]) -> bytes:
     return f'<D:propfind xmlns:D="DAV:"><D:prop>{_elements(names)}</D:prop></D:propfind>'.encode()
 
 
-def report_body(token: str, results_max: int) -> bytes:
+def report_body(token: str, results_max: int, names: Iterable[str]) -> bytes:
     """Ask what has changed since a token (RFC 6578 section 3.2)."""
     return (
         f'<D:sync-collection xmlns:D="DAV:"><D:sync-token>{escape(token)}</D:sync-token>'
         f"<D:sync-level>infinite</D:sync-level><D:limit><D:nresults>{results_max}</D:nresults></D:limit>"
-        f"<D:prop>{_elements(ENTRY_PROPERTIES)}</D:prop></D:sync-collection>"
+        f"<D:prop>{_elements(names)}</D:prop></D:sync-collection>"
     ).encode()
 
 
@@ -166,7 +168,8 @@ def _code(status_line: str) -> int:
 def parse_href(href: str) -> Path:
     """The path of a link; InvalidPathError when it has none."""
     try:
-        text = urlsplit(href).path
+        is_plain = href.startswith("/") and not href.startswith("//") and _PLAIN.isdisjoint(href)
+        text = href if is_plain else urlsplit(href).path
         return tuple(validate_name(unquote_to_bytes(name).decode()) for name in text.split("/") if name)
     except (UnicodeError, ValueError) as error:
         raise InvalidPathError(f"{href[:200]!r} is no link that can be followed") from error

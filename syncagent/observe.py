@@ -8,6 +8,7 @@ it was, and nothing is gone but from directories that were listed completely. On
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from helenite.core.errors import HeleniteError, ProtocolError, SequenceExpiredError
@@ -71,11 +72,17 @@ class _Look:
         self._found = RemoteLook()
         self._fresh: dict[Place, NodeId] = {}  # nodes that this look has added
         self._walked: list[tuple[NodeId, str]] = []
+        self._names_all = False
+        self._unites = False  # a first sync: what has one name on both sides is one
 
     def walk(self, *, everything: bool) -> RemoteLook:
         """List the folder and what is in it, but for directories with the tag of the last walk."""
-        token, tag = self._remote.token(), self._remote.walk_tag(ROOT)
-        if everything or not tag or tag != self._journal.fact(ROOT_TAG):
+        token, tag, known = self._remote.token(), self._remote.walk_tag(ROOT), self._journal.fact(ROOT_TAG)
+        pages = self._remote.walk() if token and (everything or not known) else None
+        if pages is not None:
+            self._take_all(pages)
+            token = self._take_changes(token)
+        elif everything or not tag or tag != known:
             self._list([(ROOT_ID, ROOT)], everything=everything)
         self._finish()
         complete = not self._found.troubles
@@ -89,6 +96,30 @@ class _Look:
 
     def changes(self, token: str) -> RemoteLook:
         """Take over what the server says has changed."""
+        token = self._take_changes(token)
+        self._finish()
+        self._journal.note(TOKEN, "" if self._found.troubles else token)
+        return self._found
+
+    def _take_all(self, pages: Iterator[Sequence[RemoteEntry]]) -> None:
+        """Enter everything there is; who is not among it is looked for."""
+        self._unites = not self._journal.has_agreements
+        directories: dict[Path, NodeId] = {ROOT: ROOT_ID}
+        for page in pages:
+            for entry in page:
+                parent = directories.get(entry.path[:-1])
+                if parent is None or not self._is_included(entry):
+                    continue  # its directory is left out, or was made meanwhile: the changes tell
+                node, _ = self._enter(Place(parent, entry.path[-1]), entry)
+                if entry.kind is Kind.DIRECTORY:
+                    directories[entry.path] = node
+                    self._walked.append((node, entry.walk_tag))
+        for missing in self._journal.side_ids(Tree.REMOTE):
+            if missing not in self._limbo.claimed:
+                self._limbo.take(self._journal.node(missing))
+
+    def _take_changes(self, token: str) -> str:
+        """Enter what has changed since a token; the new one."""
         token, entries, removed, answer_count = self._gather(token)
         # Each answer names paths as they were at its moment. Across several, a directory that was moved in between
         # makes them ambiguous; only a walk tells then.
@@ -98,9 +129,7 @@ class _Look:
             self._change(entry)
         for path in removed:
             self._remove(path)
-        self._finish()
-        self._journal.note(TOKEN, "" if self._found.troubles else token)
-        return self._found
+        return token
 
     def _gather(self, token: str) -> tuple[str, list[RemoteEntry], list[Path], int]:
         """All changes since a token: the new token, the last word on each entry, what is removed, how many answers."""
@@ -108,6 +137,7 @@ class _Look:
         removed: dict[Path, None] = {}
         for answer_count in range(1, ROUNDS_MAX + 1):
             answer = self._remote.changes(token)
+            self._names_all = answer.names_all
             removed.update(dict.fromkeys(answer.removed))
             for entry in answer.changed:
                 entries[entry.stamp.resource] = entry
@@ -135,7 +165,7 @@ class _Look:
                 raise SequenceExpiredError(f"the changes do not name the directory of {entry.path}")
             return
         node, is_new = self._enter(Place(parent, entry.path[-1]), entry)
-        if is_new and entry.kind is Kind.DIRECTORY:
+        if is_new and entry.kind is Kind.DIRECTORY and not self._names_all:
             self._list([(node, entry.path)], everything=True)
 
     def _remove(self, path: Path) -> None:
@@ -190,10 +220,20 @@ class _Look:
                 self._limbo.take(known)
             back = self._journal.find_missing(Tree.REMOTE, place, entry.kind)
             is_back = back is not None and back.id not in self._limbo.claimed
-            node_id, is_new = (back.id if back is not None and is_back else self._journal.new_id()), True
+            twin = self._twin(place, entry.kind) if self._unites else None
+            node_id = back.id if back is not None and is_back else twin or self._journal.new_id()
+            is_new = True
             self._fresh[place] = node_id
         self._limbo.claim(node_id, RemoteState(place, entry.kind, entry.stamp, entry.digest, walked))
         return node_id, is_new
+
+    def _twin(self, place: Place, kind: Kind) -> NodeId | None:
+        """The new local node of this name: `pairs` would find the two to be one, some steps later."""
+        twin = self._journal.child(Tree.LOCAL, *place)
+        if twin is None:
+            return None
+        node = self._journal.node(twin)
+        return twin if node.kind is kind and node.remote is None and node.ancestor is None else None
 
     def _finish(self) -> None:
         """Who is still looked for is gone, but for files that were made again under their names."""

@@ -13,7 +13,7 @@ of this agent writes. Errors are those of `helenite.core.errors`; which of them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Protocol
@@ -65,13 +65,14 @@ class Changes:
 
     A directory that was created or moved there is named, what is beneath it need not be. What was removed is named by
     its last name in its directory, as that is called at the end: when `a/x` was deleted and `a` then renamed to `b`, it
-    is `b/x` that is removed. `token` continues from here.
+    is `b/x` that is removed. `token` continues from here. `names_all`: what is beneath is named all the same.
     """
 
     token: str
     changed: Sequence[RemoteEntry]
     removed: Sequence[Path]
     is_complete: bool = True  # False: truncated (507), ask again with the new token
+    names_all: bool = False
 
 
 class Remote(Protocol):
@@ -97,6 +98,13 @@ class Remote(Protocol):
         """All entries directly in a directory, complete or an error; EntryNotFoundError when it is gone.
 
         The directory's own `walk_tag` must have been read before its entries were.
+        """
+        ...
+
+    def walk(self) -> Iterator[Sequence[RemoteEntry]] | None:
+        """Everything in the folder, in pages, directories before what is in them; None: only listings can tell.
+
+        What is moved or made meanwhile may be missing; the changes since a token from before tell of it.
         """
         ...
 

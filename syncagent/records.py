@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from helenite.core.errors import PreconditionFailedError
+from syncagent.content import Verdict, judge
 from syncagent.journal import Journal
 from syncagent.model import (
     AgreedState,
@@ -152,11 +153,13 @@ def set_aside(journal: Journal, node_id: NodeId, place: Place, stamp: LocalStamp
         journal.put(Node(journal.new_id(), local=replace(node.local, place=place, stamp=stamp)))
 
 
-def local_digest(journal: Journal, node_id: NodeId, digest: bytes) -> None:
-    """Somebody has read the local content."""
+def inspected(journal: Journal, node_id: NodeId, digest: bytes) -> None:
+    """Somebody has read the local content. If both sides hold the same, that is noted at once: a plan would say so."""
     node = journal.node(node_id)
     assert node.local is not None
-    journal.put(replace(node, local=replace(node.local, digest=digest)))
+    node = replace(node, local=replace(node.local, digest=digest))
+    is_same = node.remote is not None and judge(node) is Verdict.ADOPT
+    journal.put(agreed(node) if is_same else node)
 
 
 def remote_digest(journal: Journal, node_id: NodeId, digest: bytes) -> None:

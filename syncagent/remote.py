@@ -63,8 +63,8 @@ HASHED_BYTES_PER_S = 50e6
 REPR_DIGEST = re.compile(r"\bsha-256=:([A-Za-z0-9+/]{43}=):")
 RESULTS_MAX = 5_000
 """Of one report of changes: bounds the memory for it."""
-WAIT_RESULTS = 100
-"""Of a report that only tells that there is something."""
+WALK_RESULTS = 2_000
+"""Of one page of a whole tree."""
 PAGES_MAX = 10_000
 DELETE_ATTEMPTS = 3
 """A directory in which others work gets another ETag all the time."""
@@ -79,6 +79,8 @@ class _Abilities:
     tells_changes: bool
     keeps_times: bool
     group_max: int
+    is_ours: bool
+    """Our gateway: what it does beyond the standards is known."""
 
 
 class WebDavRemote:
@@ -105,7 +107,9 @@ class WebDavRemote:
         keeps_times = MODIFIED_MS in answer.properties
         members = answer.text(BUNDLE_MEMBERS) or ""
         group_max = min(int(members), MEMBERS_MAX) if members.isascii() and members.isdigit() else 1
-        self._known = _Abilities(keeps_times or FILE_ID in answer.properties, tells_changes, keeps_times, group_max)
+        self._known = _Abilities(
+            keeps_times or FILE_ID in answer.properties, tells_changes, keeps_times, group_max, group_max > 1
+        )
         self._partwise.tidy()
         return ServerIdentity("", resource_of(answer), answer.text(FINGERPRINT) or "")
 
@@ -120,7 +124,7 @@ class WebDavRemote:
     def wait(self, since: str, wait_s: int) -> bool | None:
         """Wait until something may have changed since a token, at most so long; None from a server that cannot wait."""
         headers = XML | {"Depth": "0", "Prefer": f"wait={wait_s}"}
-        url, body = self._session.url(ROOT, is_directory=True), report_body(since, WAIT_RESULTS)
+        url, body = self._session.url(ROOT, is_directory=True), report_body(since, 1, (f"{DAV}getetag",))
         try:
             response, answer = self._session.ask("REPORT", url, headers, body, wait_s + SILENCE_S)
         except InsufficientStorageError:
@@ -143,6 +147,11 @@ class WebDavRemote:
                 raise ProtocolError(f"the server's listing of {format_path(directory)} is not complete")
             entries.append(entry_of(answer, has_tags=self._abilities.has_tags))
         return entries
+
+    def walk(self) -> Iterator[Sequence[RemoteEntry]] | None:
+        if not (self._abilities.is_ours and self._abilities.tells_changes):
+            return None
+        return (page.changed for page in self._pages(ROOT, WALK_RESULTS))
 
     def walk_tag(self, directory: Path) -> str:
         if not self._abilities.has_tags:
@@ -303,10 +312,10 @@ class WebDavRemote:
         assert self._known is not None
         return self._known
 
-    def _report(self, directory: Path, since: str) -> Changes:
+    def _report(self, directory: Path, since: str, results_max: int = RESULTS_MAX) -> Changes:
         headers = XML | {"Depth": "0"}
         url = self._session.url(directory, is_directory=True)
-        response, body = self._session.ask("REPORT", url, headers, report_body(since, RESULTS_MAX))
+        response, body = self._session.ask("REPORT", url, headers, report_body(since, results_max, ENTRY_PROPERTIES))
         found = self._parse(response, body)
         if not found.token:
             raise ProtocolError("the server's list of changes has no token")
@@ -320,6 +329,7 @@ class WebDavRemote:
             [entry_of(answer, has_tags=self._abilities.has_tags) for answer in others if answer.status == 200],
             [answer.path for answer in others if answer.status == 404],
             is_complete=not own,
+            names_all=self._abilities.is_ours,
         )
 
     def _walk(self, directory: Path) -> Iterator[RemoteEntry]:
@@ -330,10 +340,15 @@ class WebDavRemote:
                 if entry.kind is Kind.DIRECTORY:
                     yield from self._walk(entry.path)
             return
+        for page in self._pages(directory, RESULTS_MAX):
+            yield from page.changed
+
+    def _pages(self, directory: Path, results_max: int) -> Iterator[Changes]:
+        """Reports from the beginning on."""
         token = ""
         for _ in range(PAGES_MAX):
-            page = self._report(directory, token)
-            yield from page.changed
+            page = self._report(directory, token, results_max)
+            yield page
             token = page.token
             if page.is_complete:
                 return

@@ -45,6 +45,8 @@ GATHER_S = 0.02
 """A hint waits so long for others of the same action."""
 ARRIVALS_S = 0.1
 """Transfers that are over are put in place together while others are under way."""
+NEWS_S = 0.15
+"""Between two words of the server: of a burst of changes the first is told at once, the others together."""
 EVERYWHERE_S = 3600.0
 """Whatever hints say, everything is looked at so often."""
 POLL_S = 30.0
@@ -99,7 +101,8 @@ class PairRunner:
         self._wake_at: float | None = None
         self._everywhere_at = 0.0
         self._check_at = 0.0
-        self._cycled = threading.Event()  # the server's word is of use again
+        self._ask_at = 0.0
+        self._asked = threading.Event()  # the server's word is of use again
         self._folder = RecordedFolder(FilePath(pair.folder), self._clock, self.history)
         self._remote = RecordedRemote(self._connect(), self.history, directory)
         self._syncing = SteadyWorker(f"sync-{pair.id}", self._run, self._crash, self._clock)
@@ -173,10 +176,11 @@ class PairRunner:
         if began >= self._check_at:
             self._check_watch()
         is_everywhere = work.is_everywhere or began >= self._everywhere_at
+        asks = is_everywhere or work.has_news or not self._token or began >= self._ask_at
         if work.dirty or is_everywhere:
             self._tell(Mood.SYNCING, LOOKING, is_settled=False)
         try:
-            report = self._prepare().cycle(work.dirty, everywhere=is_everywhere)
+            report = self._prepare().cycle(work.dirty, everywhere=is_everywhere, asks=asks)
         except HeleniteError as error:
             self._fail(error)
             return
@@ -189,7 +193,9 @@ class PairRunner:
         times = [self._everywhere_at, self._check_at, *([report.wake_at] if report.wake_at else [])]
         self._wake_at = min(times) if self._token else min(*times, now + POLL_S)
         self._conclude(report)
-        self._cycled.set()
+        if asks:
+            self._ask_at = now + POLL_S
+            self._asked.set()
 
     def _prepare(self) -> Engine:
         """The engine, working by the present rules and day: both are in its settings."""
@@ -314,13 +320,14 @@ class PairRunner:
     def _listen(self, stopping: threading.Event) -> None:
         """Wait for the server's word, again and again."""
         remote = WebDavRemote(self._connect())
+        told_at = -NEWS_S
         while not stopping.is_set():
-            self._cycled.wait(POLL_S)
+            self._asked.wait(POLL_S)
+            stopping.wait(told_at + NEWS_S - self._clock.monotonic_s())
             token = self._token
+            self._asked.clear()
             if self._is_paused or not token or stopping.is_set():
-                self._cycled.clear()
                 continue
-            self._cycled.clear()
             try:
                 has_news = remote.wait(token, WAIT_S)
             except HeleniteError as error:
@@ -330,7 +337,8 @@ class PairRunner:
             if has_news is None:
                 stopping.wait(POLL_S)
             if has_news is False:
-                self._cycled.set()
+                self._asked.set()
             else:
-                self._inbox.poke()
+                told_at = self._clock.monotonic_s()
+                self._inbox.poke(has_news=True)
         remote.close()

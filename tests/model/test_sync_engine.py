@@ -54,6 +54,7 @@ def simulate(seed: int, base: Path) -> None:
     )
     world = World(base, random, server, random.choice((1, 2, 2, 3)))
     server.computes_digests = random.random() < 0.5
+    server.names_all = random.random() < 0.5
     disturbance = server.hook = Disturbance(random, world)
     with disturbing(pytest.MonkeyPatch(), disturbance):
         for _ in range(random.randrange(1, 6)):
@@ -75,7 +76,7 @@ def simulate(seed: int, base: Path) -> None:
 
 def cycle_with_trouble(random: Random, agent: Agent) -> None:
     try:
-        agent.cycle()
+        agent.engine.cycle(everywhere=random.random() < 0.8, asks=random.random() < 0.8)
     except UnavailableError:
         pass  # the server could not be looked at
     except Crash:

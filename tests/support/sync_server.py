@@ -84,6 +84,8 @@ class MemoryServer:
         self.has_tags = has_tags
         self.has_digests = has_digests
         self.computes_digests = True
+        self.names_all = True
+        """As our gateway: changes name what is beneath, and there are walks."""
         self.answer_max = answer_max
         self.group_size = group_max
         self.instance = "server"
@@ -166,6 +168,19 @@ class MemoryServer:
         return self._request(
             "list", lambda: [self._entry(item) for item in self._directory(directory).children.values()]
         )
+
+    def walk(self) -> Iterator[Sequence[RemoteEntry]] | None:
+        return self._walk() if self.tells_changes and self.names_all else None
+
+    def _walk(self) -> Iterator[Sequence[RemoteEntry]]:
+        after: Path = ()
+        while page := self._request("walk", partial(self._page, after)):
+            yield page
+            after = page[-1].path
+
+    def _page(self, after: Path) -> Sequence[RemoteEntry]:
+        placed = sorted((item.path, item.id) for item in self.root.walk() if item.path > after)
+        return [self._entry(self._items[number]) for _, number in placed[: self.answer_max]]
 
     def walk_tag(self, directory: Path) -> str:
         return self._request("walk_tag", lambda: self._tag(self._need(directory)))
@@ -290,13 +305,16 @@ class MemoryServer:
             raise SequenceExpiredError("too old")
         events = [event for event in self._log if event[0] > since][: self.answer_max]
         token = events[-1][0] if events else since
-        changed = {item.id: item for _, item, _, _ in events if item.is_attached and item is not self.root}
+        told = [item for _, item, left, _ in events for item in (item.walk() if left and self.names_all else [item])]
+        changed = {item.id: item for item in told if item.is_attached and item is not self.root}
         removed = []
         for _, _, parent, name in events:
             if parent is not None and parent.is_attached and name not in parent.children:
                 removed.append((*parent.path, name))
         entries = [self._entry(item) for item in changed.values()]
-        return Changes(str(token), entries, removed, is_complete=token == self._sequence or not events)
+        return Changes(
+            str(token), entries, removed, is_complete=token == self._sequence or not events, names_all=self.names_all
+        )
 
     def _entry(self, item: Item) -> RemoteEntry:
         is_directory = item.kind is Kind.DIRECTORY
