@@ -11,6 +11,7 @@ from tests.bench.sync import rows
 from tests.bench.sync.__main__ import main, percentile
 from tests.bench.sync.pairs import PROGRAMS
 from tests.bench.sync.rows import ROWS, WrongBytesError, wait_for
+from tests.bench.sync.tree import main as measure_tree
 
 
 @pytest.mark.timeout(180)
@@ -37,3 +38,10 @@ def test_wrong_and_missing_bytes_are_noticed(tmp_path: Path, monkeypatch: pytest
 def test_percentiles_by_nearest_rank() -> None:
     figures = [float(number) for number in range(200, 0, -1)]
     assert (percentile(figures, 50), percentile(figures, 99), percentile([1.0], 99)) == (100.0, 198.0, 1.0)
+
+
+@pytest.mark.timeout(120)
+def test_a_tree_that_both_have_moves_no_content(tmp_path: Path) -> None:
+    assert measure_tree(["--quick", "--json", str(tmp_path / "run.json")]) == 0
+    found = json.loads((tmp_path / "run.json").read_text())
+    assert (found["files"], found["contents_moved"]) == (960, 0)
