@@ -7,8 +7,10 @@ known, and counts only if that content is what it says. Nothing that fails here 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path as FilePath
@@ -29,6 +31,7 @@ LARGE_BYTES = 4 << 20
 """Smaller files are always sent whole."""
 SPLICE_TYPE = "application/vnd.helenite.splice"
 EXTENTS_TYPE = "application/vnd.helenite.extents"
+NICENESS = 15
 SIGNING_MAX = 64
 """Files that wait to be signed, each with an open descriptor; more are left unsigned."""
 
@@ -40,7 +43,7 @@ class Learner:
         self.bases = bases
         self._session = session
         self._is_offered: bool | None = None
-        self._signing = ThreadPoolExecutor(1, "sign")
+        self._signing = ThreadPoolExecutor(1, "sign", _give_way)
         self._room = threading.BoundedSemaphore(SIGNING_MAX)
         self._stopped = threading.Event()
 
@@ -116,6 +119,13 @@ class Learner:
             return
         if found == digest:
             self.bases.add_signature(stamp.resource, stamp.etag, signature)
+
+
+def _give_way() -> None:
+    """Let other threads have the processor first, where the system knows that of threads: this work can wait."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 class _Stoppable:

@@ -38,8 +38,8 @@ PIECE_BYTES = 256 << 10
 PART_S = 10.0
 """A break costs at most so much of the upload, about."""
 PART_BYTES = (16 * MIB, 1024 * MIB)
-FIRST_PART_BYTES = 64 * MIB
-"""Of the first part as long as nobody knows how fast the line is."""
+FIRST_PART_BYTES = 192 * MIB
+"""Of the first part as long as nobody knows how fast the line is: a second or so of a fast one."""
 ROUND_BYTES = 8 * MIB
 """Parts are multiples of the server's chunks as they usually are, so that the file is made of whole ones."""
 ALONE = 1.5
