@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -30,6 +31,11 @@ from syncagent.troubles import translated
 log = logging.getLogger(__name__)
 
 PIECE_BYTES = 256 << 10
+"""Of what is fetched, at once."""
+COPY_BYTES = 1 << 20
+"""The same of a local file."""
+HOLE_BYTES_MIN = 64 << 10
+_ZEROS = bytes(COPY_BYTES)
 RANGES_MAX = 1000
 """Each costs a round trip; a file that differs in more places is fetched whole."""
 
@@ -135,7 +141,7 @@ class Downloads:
             for piece in response.iter_bytes(PIECE_BYTES):
                 self._session.throttles.down.take(len(piece))
                 state.update(piece)
-                file.write(piece)
+                _append(file, piece)
                 if file.tell() > end:
                     raise ProtocolError(f"the server sends more of {wanted.name} than it has")
         if file.tell() < end:
@@ -156,12 +162,21 @@ def _copy(local: FilePath, source: Source, file: BinaryIO, state: hashlib._Hash)
     with local.open("rb", buffering=0) as held:
         held.seek(source.at)
         while left > 0:
-            piece = held.read(min(left, 4 * PIECE_BYTES))
+            piece = held.read(min(left, COPY_BYTES))
             if not piece:
                 raise PreconditionFailedError(f"{local.name} was changed while it was copied from")
             state.update(piece)
-            file.write(piece)
+            _append(file, piece)
             left -= len(piece)
+
+
+def _append(file: BinaryIO, piece: bytes) -> None:
+    """Write to the end of a file; a long row of zeros becomes a hole, so that sparse files stay sparse."""
+    if len(piece) < HOLE_BYTES_MIN or not _ZEROS.startswith(piece):
+        file.write(piece)
+    else:
+        file.truncate(file.tell() + len(piece))
+        file.seek(0, os.SEEK_END)
 
 
 def _resume(file: BinaryIO, size: int) -> tuple[hashlib._Hash, int]:

@@ -45,6 +45,7 @@ class Device:
         self.file = directory / "f"
         self.staging = directory / "part-1"
         self.digest = b""
+        self.stamp: RemoteStamp | None = None
         self.is_changed = False
         self.confirmations = 0
 
@@ -181,6 +182,16 @@ def test_a_file_that_changes_while_it_is_copied_from_is_not_used(anna: Device, b
     assert not bert.staging.exists()
     bert.digest = b""  # as the engine then knows
     assert bert.fetch(second) == EDITED
+
+
+def test_sparse_files_stay_sparse(anna: Device, bert: Device) -> None:
+    sparse = CONTENT[:100_000] + bytes(20 << 20) + CONTENT[100_000:200_001] + bytes(9 << 20)
+    for content in (sparse, b"x" + sparse, sparse[:-1]):
+        anna.save(content)
+        stamp = anna.send(anna.stamp)
+        assert bert.fetch(stamp) == content
+        assert bert.file.stat().st_blocks * 512 < 4 << 20
+        anna.stamp = stamp
 
 
 def test_a_local_file_that_rotted_is_found_out(anna: Device, bert: Device) -> None:
