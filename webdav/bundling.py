@@ -15,9 +15,11 @@ BYTES_MAX = 1024 * MIB
 """Content of a bundle: some seconds of work, so that a connection that breaks costs no more."""
 SMALL_BYTES = MIB
 """Files up to this size are held whole in memory; larger ones stream."""
+GROUP_BYTES_MAX = 4 * MIB
+"""Content of small files that are stored together; with the group before it, what a bundle holds in memory."""
 HELD_MAX = 64
 HELD_BYTES_MAX = 16 * MIB
-"""Small files of one bundle that are being stored or read ahead, and what they hold."""
+"""Small files of one bundle that are read ahead, and what they hold."""
 EXECUTABLE = "{http://apache.org/dav/props/}executable"
 EXECUTABLE_ELEMENT = b'<executable xmlns="http://apache.org/dav/props/">T</executable>'
 """The executable bit, as the dead property that mod_dav, davfs2 and cadaver know it by."""

@@ -1,19 +1,20 @@
 """A bundle coming in: a tar stream whose files are stored beneath a collection, each as by a PUT of its own.
 
 Used by `bundles`. Each file is as atomic, conditional and durable as by a PUT; what a bundle spares is the round trips
-of its sender, and commits that come together travel together (`client.batching`). Small files are held in memory and
-stored by threads of the provider; large ones stream through. One bundle serves one thread.
+of its sender, and most of ours: small files are held in memory and stored in groups (`FileSystem.create_small`), one by
+a thread of the provider while the next comes in; large ones stream through. One bundle serves one thread.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
 from urllib.parse import quote
 
+from helenite.client.filesystem import SMALL_FILES_MAX
+from helenite.client.smallfiles import SmallFile, Stored
 from helenite.core.errors import (
     EntryExistsError,
     HeleniteError,
@@ -22,14 +23,13 @@ from helenite.core.errors import (
     UnavailableError,
 )
 from helenite.core.model import Condition, Entry, EntryId, Expect, Sequence
-from helenite.core.paths import DEPTH_MAX, Path, is_within, validate_name
+from helenite.core.paths import DEPTH_MAX, Path, validate_name
 from webdav.body import BodyTooLargeError
 from webdav.bundling import (
     BYTES_MAX,
     EXECUTABLE,
     EXECUTABLE_ELEMENT,
-    HELD_BYTES_MAX,
-    HELD_MAX,
+    GROUP_BYTES_MAX,
     SMALL_BYTES,
     check_target,
 )
@@ -90,13 +90,41 @@ class _Order:
 
 
 @dataclass(slots=True)
+class _Group:
+    """Small files that are stored together."""
+
+    orders: list[_Order] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    outcomes: list[_Outcome] = field(default_factory=list)
+    size_bytes: int = 0
+    _places: set[Path] = field(default_factory=set)
+    _above: set[Path] = field(default_factory=set)
+
+    def add(self, order: _Order, content: bytes, outcome: _Outcome) -> None:
+        self.orders.append(order)
+        self.contents.append(content)
+        self.outcomes.append(outcome)
+        self.size_bytes += len(content)
+        self._places.add(order.path)
+        self._above.update(order.path[:end] for end in range(len(order.path)))
+
+    def concerns(self, path: Path) -> bool:
+        """Whether one of them is at this path, beneath it, or a file above it."""
+        return (
+            path in self._places
+            or path in self._above
+            or any(path[:end] in self._places for end in range(1, len(path)))
+        )
+
+
+@dataclass(slots=True)
 class _Intake:
-    """Takes one bundle in: members in order, small ones stored by other threads meanwhile."""
+    """Takes one bundle in: members in order, small ones a group at a time by another thread."""
 
     request: Request
     outcomes: list[_Outcome] = field(default_factory=list)
-    _pending: deque[tuple[_Outcome, Path, int, Future[tuple[Entry, bool]]]] = field(default_factory=deque)
-    _held_bytes: int = 0
+    _group: _Group = field(default_factory=_Group)
+    _storing: tuple[_Group, Future[list[Stored]]] | None = None
     _known: set[Path] = field(default_factory=set)
     _down: UnavailableError | None = None
 
@@ -124,9 +152,9 @@ class _Intake:
             pass
 
     def finish(self) -> None:
-        """Wait for what is being stored."""
-        while self._pending:
-            self._collect()
+        """Have everything stored, and wait for it."""
+        self._send_group()
+        self._collect()
 
     def _href(self, member: Member) -> str:
         """The link of a member; a name that can be none is written as one segment."""
@@ -209,24 +237,55 @@ class _Intake:
     # Files
 
     def _hold(self, order: _Order, content: bytes, outcome: _Outcome) -> None:
-        while self._pending and (len(self._pending) >= HELD_MAX or self._held_bytes + len(content) > HELD_BYTES_MAX):
-            self._collect()
-        self._held_bytes += len(content)
-        future = self.request.provider.bundling.submit(self._store, order, (content,))
-        self._pending.append((outcome, order.path, len(content), future))
+        """Keep a small file until there are more of them."""
+        order.digests.update(content)
+        order.digests.verify()
+        if len(self._group.orders) >= SMALL_FILES_MAX or self._group.size_bytes + len(content) > GROUP_BYTES_MAX:
+            self._send_group()
+        self._group.add(order, content, outcome)
 
     def _wait_for(self, path: Path) -> None:
         """Members that name the same place, or one above or beneath, are stored one after the other."""
-        while any(is_within(path, other) or is_within(other, path) for _, other, _, _ in self._pending):
-            self._collect()
+        if self._group.concerns(path) or (self._storing is not None and self._storing[0].concerns(path)):
+            self.finish()
+
+    def _send_group(self) -> None:
+        """Have the files that are held stored, while the next ones come."""
+        self._collect()
+        group, self._group = self._group, _Group()
+        if group.orders:
+            self._storing = group, self.request.provider.bundling.submit(self._store_group, group)
 
     def _collect(self) -> None:
-        outcome, _, size, future = self._pending.popleft()
-        self._held_bytes -= size
+        """Wait for the group that is being stored."""
+        if self._storing is None:
+            return
+        (group, future), self._storing = self._storing, None
+        for outcome, stored in zip(group.outcomes, future.result(), strict=True):
+            if isinstance(stored, HeleniteError):
+                self._fail(outcome, stored)
+            else:
+                outcome.entry, outcome.is_new = stored
+
+    def _store_group(self, group: _Group) -> list[Stored]:
+        files = [
+            SmallFile(order.path, content, order.condition, order.member.modified_at_ms, order.digests.sha256)
+            for order, content in zip(group.orders, group.contents, strict=True)
+        ]
         try:
-            outcome.entry, outcome.is_new = future.result()
+            stored = self.request.file_system.create_small(files)
         except HeleniteError as error:
-            self._fail(outcome, error)
+            return [error] * len(files)
+        return [self._finish_small(order, found) for order, found in zip(group.orders, stored, strict=True)]
+
+    def _finish_small(self, order: _Order, stored: Stored) -> Stored:
+        if isinstance(stored, HeleniteError):
+            return stored
+        try:
+            self._keep_executable(order, is_new=stored[1])
+        except HeleniteError as error:
+            return error
+        return stored
 
     def _store(self, order: _Order, pieces: Iterable[bytes]) -> tuple[Entry, bool]:
         """A whole PUT; nothing is visible before all of it is there and its digest agrees."""

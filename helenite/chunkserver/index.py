@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,10 +125,11 @@ class Index:
         with self._transaction() as transaction:
             return _unpack(transaction.get(_KEY.pack(handle)))
 
-    def put(self, handle: ChunkHandle, place: Place) -> Place | None:
-        """Point to `place`; where it pointed before."""
+    def replace_all(self, places: Mapping[ChunkHandle, Place]) -> dict[ChunkHandle, Place]:
+        """Point to these places, all or none; where those pointed before that were there."""
         with self._transaction(write=True) as transaction:
-            return _unpack(transaction.replace(_KEY.pack(handle), _pack(place)))
+            before = {h: _unpack(transaction.replace(_KEY.pack(h), _pack(place))) for h, place in places.items()}
+        return {handle: place for handle, place in before.items() if place is not None}
 
     def delete(self, handle: ChunkHandle) -> Place | None:
         """Where the chunk was; None when it was not there."""

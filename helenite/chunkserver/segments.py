@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,20 +101,33 @@ class Segments:
 
     def put(self, handle: ChunkHandle, data: Buffer, checksums: bytes) -> None:
         """Store a chunk; it is durable when this returns."""
-        head = encode_header(ChunkHeader(handle, len(data)))
-        with disk_errors(f"chunk {handle:x}"), self._appending() as appender:
-            offset, ticket = appender.append([head, data, checksums])
+        self.put_all([(handle, data, checksums)])
+
+    def put_all(self, chunks: Sequence[tuple[ChunkHandle, Buffer, bytes]]) -> None:
+        """Store chunks, each once, with their checksums; they are durable when this returns, or none counts."""
+        if not chunks:
+            return
+        pieces: list[Buffer] = []
+        for handle, data, checksums in chunks:
+            pieces += [encode_header(ChunkHeader(handle, len(data))), data, checksums]
+        what = f"chunk {chunks[0][0]:x}" + (f" and {len(chunks) - 1} others" if len(chunks) > 1 else "")
+        with disk_errors(what), self._appending() as appender:
+            offset, ticket = appender.append(pieces)
             if self._is_durable:
                 appender.wait_durable(ticket)
-            place = Place(appender.number, offset, len(data))
+            places: dict[ChunkHandle, Place] = {}
+            for handle, data, _ in chunks:
+                places[handle] = Place(appender.number, offset, len(data))
+                offset += record_bytes(len(data))
             # Still inside: compaction takes a record that the index does not know for dead once the segment is closed.
-            replaced = self._index.put(handle, place)
+            replaced = self._index.replace_all(places)
         with self._lock:
-            self._count(place, 1)
-            if replaced is not None:
-                self._count(replaced, -1)
-        if replaced is not None:  # a bad replica
-            self._bury(handle, replaced)
+            for place in places.values():
+                self._count(place, 1)
+            for place in replaced.values():
+                self._count(place, -1)
+        for handle, place in replaced.items():  # bad replicas
+            self._bury(handle, place)
 
     def delete(self, handle: ChunkHandle) -> bool:
         """Forget a chunk; whether it was here.

@@ -1,8 +1,9 @@
 """One data connection: reads its requests, one after the other, and answers each (core/frames.py).
 
-Used by `dataport`, which runs each session in a thread of its own. A WRITE is stored and forwarded while it arrives, a
-READ is sent from the file by the kernel, an OPEN passes the file's descriptor. What is read is not compared with its
-checksums here: whoever receives it does that with the bytes it got (D10), and asks for a verification when they differ.
+Used by `dataport`, which runs each session in a thread of its own. A WRITE is stored and forwarded while it arrives,
+the chunks of a WRITE_MANY are stored together, a READ is sent from the file by the kernel, an OPEN passes the file's
+descriptor. What is read is not compared with its checksums here: whoever receives it does that with the bytes it got
+(D10), and asks for a verification when they differ.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from helenite.chunkserver.store import ChunkStore, Replica, Sink
 from helenite.core import frames
 from helenite.core.checksum import BlockChecksums, block_count, digest
 from helenite.core.errors import ChunkExistsError, HeleniteError, InvalidRequestError, ProtocolError
-from helenite.core.frames import FRAME, Ack, Frame, OpenRequest, RangeReply, ReadRequest, Verb, WriteRequest
+from helenite.core.frames import FRAME, Ack, Frame, OpenRequest, RangeReply, ReadRequest, SmallChunk, Verb, WriteRequest
 from helenite.core.model import BLOCK_BYTES, MIB, ChunkHandle
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ class Session:
             match frame.verb:
                 case Verb.WRITE:
                     self._write(frame, frames.parse_write(meta))
+                case Verb.WRITE_MANY:
+                    self._write_many(frames.parse_write_many(meta, frame.payload_length))
                 case Verb.READ:
                     self._read(frames.parse_read(meta))
                 case Verb.OPEN:
@@ -95,6 +98,16 @@ class Session:
         finally:
             sink.abort()
         self._socket.sendall(frames.encode_acks((own, *forward.acks())))
+
+    def _write_many(self, chunks: tuple[SmallChunk, ...]) -> None:
+        payload = memoryview(self._receive(bytearray(sum(chunk.length for chunk in chunks))))
+        small: list[tuple[ChunkHandle, memoryview]] = []
+        for chunk in chunks:
+            frames.check_capability(self._key, chunk.handle, chunk.capability)
+            small.append((chunk.handle, payload[: chunk.length]))
+            payload = payload[chunk.length :]
+        digests = self._store.put_small(small)
+        self._socket.sendall(frames.encode_many_acks(self._store.identity.server_id, digests))
 
     def _begin(self, request: WriteRequest) -> Sink | Comparison:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -221,6 +221,30 @@ class ChunkStore:
         except HeleniteError:
             self.release(handle)
             raise
+
+    def put_small(self, chunks: Sequence[tuple[ChunkHandle, Buffer]]) -> list[bytes]:
+        """Store small chunks together; the digest of each that is durable, empty for one that was here or is coming.
+
+        InsufficientStorageError when they would not fit.
+        """
+        sizes = {handle: record_bytes(len(data)) for handle, data in chunks}
+        if self.free_bytes() < sum(sizes.values()):
+            raise InsufficientStorageError(
+                f"the disk of chunkserver {self.identity.server_id} is full up to its reserve"
+            )
+        with self._lock:
+            mine = sizes.keys() - self._receiving.keys()
+            self._receiving.update((handle, sizes[handle]) for handle in mine)
+        try:
+            fresh = {handle: data for handle, data in chunks if handle in mine and not self.has(handle)}
+            checksums = {handle: block_checksums(data) for handle, data in fresh.items()}
+            self.segments.put_all([(handle, data, checksums[handle]) for handle, data in fresh.items()])
+            for handle in fresh:
+                self.bad.note_good(handle)
+            return [digest(checksums[handle]) if handle in fresh else b"" for handle, _ in chunks]
+        finally:
+            for handle in mine:
+                self.release(handle)
 
     def release(self, handle: ChunkHandle) -> None:
         """The chunk is not being written any more; for sinks only."""

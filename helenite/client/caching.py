@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import Any
 
 from helenite.client.coherence import Coherence, Observed
 from helenite.client.filesystem import FileSystem
+from helenite.client.smallfiles import SmallFile, Stored
 from helenite.config import ClientSettings
 from helenite.core.errors import EntryNotFoundError
 from helenite.core.model import EntryView
@@ -76,6 +78,14 @@ class CachingFileSystem(FileSystem):
             with self._lock:
                 while len(self._views) > VIEWS_MAX:
                     del self._views[next(iter(self._views))]
+
+    def create_small(self, files: Many[SmallFile]) -> Many[Stored]:
+        """The same as for each mutation."""
+        try:
+            return super().create_small(files)
+        finally:
+            for file in files:
+                self.coherence.touch(file.path)
 
     def _mutate(self, **verb: Any) -> master_pb2.Outcome:
         """Also a mutation that failed may have happened, or happen yet: the feed tells of that."""

@@ -1,18 +1,20 @@
 """One attempt to write one chunk to all servers of its allocation: by fan-out or along the chain (D10).
 
 Used by `pool`, which decides what a partial success is worth. Small chunks go to every server in parallel from here
-(latency of one hop); large ones are sent once, to the primary, which forwards them while they arrive.
+(latency of one hop), several in one request where they are at hand; large ones are sent once, to the primary, which
+forwards them while they arrive.
 """
 
 from __future__ import annotations
 
 import select
 import time
+from collections.abc import Sequence
 
 from helenite.client.connections import Connections
 from helenite.core.dataport import Buffer, DataConnection, write_parts
 from helenite.core.errors import DeadlineExceededError, HeleniteError, UnavailableError
-from helenite.core.frames import Target, WriteRequest
+from helenite.core.frames import SmallChunk, Target, WriteRequest, encode_write_many
 from helenite.core.model import Allocation, ServerId
 
 Acks = dict[ServerId, bytes]
@@ -31,7 +33,8 @@ def write_fan_out(
     request = WriteRequest(allocation.handle, len(data), allocation.capability)
     acks: Acks = {}
     problems: Problems = {}
-    for server, connection in _send_to_all(connections, allocation, request, data, deadline, problems):
+    messages = {server: write_parts(request, (data,), patience_s) for server in allocation.servers}
+    for server, connection in _send_to_all(connections, messages, deadline, problems):
         try:
             acks.update((ack.server, ack.digest) for ack in connection.receive_acks(_left(deadline)))
             connections.give_back(server, connection)
@@ -41,21 +44,46 @@ def write_fan_out(
     return acks, problems
 
 
+def write_many(
+    connections: Connections, chunks: Sequence[tuple[Allocation, Buffer]], patience_s: float
+) -> tuple[list[Acks], Problems]:
+    """The same for several small chunks, in one request to each server: what each chunk's servers acknowledged."""
+    deadline = time.monotonic() + patience_s
+    shares: dict[ServerId, list[int]] = {}
+    for number, (allocation, _) in enumerate(chunks):
+        for server in allocation.servers:
+            shares.setdefault(server, []).append(number)
+    messages = {server: _many_parts([chunks[number] for number in numbers]) for server, numbers in shares.items()}
+    acks: list[Acks] = [{} for _ in chunks]
+    problems: Problems = {}
+    for server, connection in _send_to_all(connections, messages, deadline, problems):
+        try:
+            digests = connection.receive_many_acks(len(shares[server]), _left(deadline))
+            connections.give_back(server, connection)
+        except HeleniteError as problem:
+            connection.close()
+            problems[server] = problem
+            continue
+        for number, digest in zip(shares[server], digests, strict=True):
+            if digest:
+                acks[number][server] = digest
+    return acks, problems
+
+
+def _many_parts(chunks: Sequence[tuple[Allocation, Buffer]]) -> list[Buffer]:
+    small = [SmallChunk(allocation.handle, len(data), allocation.capability) for allocation, data in chunks]
+    return [encode_write_many(small), *(data for _, data in chunks)]
+
+
 def _send_to_all(
-    connections: Connections,
-    allocation: Allocation,
-    request: WriteRequest,
-    data: memoryview,
-    deadline: float,
-    problems: Problems,
+    connections: Connections, messages: dict[ServerId, list[Buffer]], deadline: float, problems: Problems
 ) -> list[tuple[ServerId, DataConnection]]:
     """Send to all at once, so that one that takes nothing does not use up the time of the others; who has it all."""
     sent: list[tuple[ServerId, DataConnection]] = []
     sending: Sending = {}
-    for server in allocation.servers:
+    for server, parts in messages.items():
         try:
-            connection = connections.take(server, _left(deadline))
-            sending[server] = connection, write_parts(request, (data,), _left(deadline))
+            sending[server] = connections.take(server, _left(deadline)), parts
         except HeleniteError as problem:
             problems[server] = problem
     while sending:

@@ -19,6 +19,7 @@ from helenite.client.chunking import Part, plan_splice
 from helenite.client.pool import ChunkPool
 from helenite.client.reader import Reader
 from helenite.client.rpc import ATTEMPT_S, MasterRpc
+from helenite.client.smallfiles import SmallFile, Stored, store_small_files
 from helenite.client.splicer import Splicer
 from helenite.client.writer import Publish, Writer
 from helenite.config import ClientSettings
@@ -55,6 +56,8 @@ from helenite.core.wire import (
 
 ANY = Condition()
 """No demand on the target, no lock tokens, nobody in particular."""
+SMALL_FILES_MAX = 64
+"""Stored at once: a master's script queue is held up by some milliseconds at most (as `batching.BATCH_MAX`)."""
 COPY_ATTEMPT_S = 25.0
 """Patience with one master that copies a large directory: a repeat would begin a second copy beside the first."""
 
@@ -235,6 +238,11 @@ class FileSystem:
             )
 
         return publish
+
+    def create_small(self, files: Many[SmallFile]) -> Many[Stored]:
+        """Store whole small files, each as by `create`; what came of each. At most SMALL_FILES_MAX."""
+        assert len(files) <= SMALL_FILES_MAX, len(files)
+        return store_small_files(self._pool, self._mutate_all, files)
 
     # Mutations. Each returns the entry as it is afterwards where there is one.
 

@@ -13,13 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Sequence as Many
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import ParamSpec, TypeVar
 
 from helenite.client.allocations import Allocations
 from helenite.client.connections import TRANSPORT_ERRORS, Connections
 from helenite.client.descriptors import Descriptors
-from helenite.client.fanout import write_chain, write_fan_out
+from helenite.client.fanout import write_chain, write_fan_out, write_many
 from helenite.client.hedging import Hedge
 from helenite.client.retry import SLOW_S, is_enough, order_replicas, read_attempt_s, write_attempt_s
 from helenite.client.rpc import MasterRpc
@@ -109,6 +110,35 @@ class ChunkPool:
                 best = Location(allocation.handle, durable, allocation.capability)
         raise AssertionError("unreachable")
 
+    def write_small(self, contents: Many[bytes]) -> list[Location | HeleniteError]:
+        """Store small chunks together, in one request to each server; where each is, or why it could not be stored.
+
+        A chunk that not all of its servers acknowledged is written again by itself.
+        """
+        patience = write_attempt_s(sum(map(len, contents)), 0, self._deadline_s)
+        try:
+            chunks = [(self._take(set(), patience), content) for content in contents]
+        except (InsufficientStorageError, UnavailableError) as error:
+            return [error] * len(contents)
+        acks, problems = write_many(self._connections, chunks, patience)
+        self._note_problems(f"{len(chunks)} small chunks", problems)
+        found: list[Location | HeleniteError] = []
+        for (allocation, content), durable in zip(chunks, acks, strict=True):
+            expected = digest(block_checksums(content))
+            if all(durable.get(server) == expected for server in allocation.servers):
+                found.append(Location(allocation.handle, allocation.servers, allocation.capability))
+            elif found and isinstance(found[-1], UnavailableError):
+                found.append(found[-1])  # the others would wait as long, one by one
+            else:
+                found.append(self._write_again(content))
+        return found
+
+    def _write_again(self, content: bytes) -> Location | HeleniteError:
+        try:
+            return self.write_chunk(memoryview(content))
+        except HeleniteError as error:
+            return error
+
     def _next_allocation(self, failed: set[ServerId], best: Location | None, deadline: float) -> Allocation | None:
         """An allocation worth trying, or None when `best` will not be beaten. Raises when there is neither."""
         while True:
@@ -153,13 +183,16 @@ class ChunkPool:
         write = write_fan_out if len(data) <= SEGMENT_CHUNK_BYTES_MAX else write_chain
         acks, problems = write(self._connections, allocation, data, patience)
         durable = tuple(server for server in allocation.servers if acks.get(server) == expected)
+        self._note_problems(f"chunk {allocation.handle:x}", problems)
+        return durable, frozenset(problems)
+
+    def _note_problems(self, what: str, problems: dict[ServerId, HeleniteError]) -> None:
         for server, problem in problems.items():
-            log.warning("chunk %x: chunkserver %d failed a write: %s", allocation.handle, server, problem)
+            log.warning("%s: chunkserver %d failed a write: %s", what, server, problem)
             if isinstance(problem, TRANSPORT_ERRORS):
                 self._connections.suspect(server)
             if isinstance(problem, (*TRANSPORT_ERRORS, InsufficientStorageError)):
                 self._allocations.drop()  # the master will soon know better than when it made these
-        return durable, frozenset(problems)
 
     # Reading
 

@@ -167,6 +167,11 @@ class DataConnection:
         meta, _ = self._receive_reply(Verb.WRITE, time.monotonic() + deadline_s)
         return frames.parse_acks(meta)
 
+    def receive_many_acks(self, count: int, deadline_s: float) -> tuple[bytes, ...]:
+        """The digests of the chunks of a WRITE_MANY that are durable now, empty for the others."""
+        meta, _ = self._receive_reply(Verb.WRITE_MANY, time.monotonic() + deadline_s)
+        return frames.parse_many_acks(meta, count)
+
     def read(self, request: ReadRequest, deadline_s: float) -> tuple[RangeReply, memoryview]:
         """The whole blocks that cover a range, with their checksums, not yet compared."""
         deadline = time.monotonic() + deadline_s

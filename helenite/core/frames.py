@@ -18,6 +18,9 @@ WRITE's payload to its end before it refuses it. Meta and payload of the verbs:
           reply    ack count u8, then for each replica that is durable: server id u16, digest 8 B. The digest is
                    checksum.digest over the block checksums that the server computed from what it received.
                    A hop that failed is missing from the list; the first server failing is an error.
+    WRITE_MANY     for each of several small chunks: handle u64, length u32, capability 8 B. Payload: their bytes,
+          request  one chunk after the other. They are stored on this server only, with one sync of its disk.
+          reply    server id u16, then for each chunk 8 B: the digest of what is durable, zeros for any other.
     READ  request  handle u64, offset u64, length u64, capability 8 B.
           reply    chunk length u64, offset of the payload u64, checksums. The payload are the whole blocks that
                    cover the range (so it starts at or before the range's offset), the checksums theirs.
@@ -26,7 +29,8 @@ WRITE's payload to its end before it refuses it. Meta and payload of the verbs:
                    by SCM_RIGHTS together with the first byte of the reply.
 
 A zero-length chunk does not exist. Limits: meta 64 KiB, payload CHUNK_BYTES_MAX, six further servers in a chain,
-addresses and socket paths 255 bytes. What breaks these rules ends the connection.
+addresses and socket paths 255 bytes, 1,000 small chunks of 16 MiB together. What breaks these rules ends the
+connection.
 """
 
 from __future__ import annotations
@@ -34,12 +38,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from helenite.core.errors import BadCapabilityError, HeleniteError, ProtocolError, error_from_code
-from helenite.core.model import CHUNK_BYTES_MAX, ChunkHandle, ServerId
+from helenite.core.model import CHUNK_BYTES_MAX, SEGMENT_CHUNK_BYTES_MAX, ChunkHandle, ServerId
 
 FRAME = struct.Struct(">BBHIQ")
 META_BYTES_MAX = 64 * 1024
@@ -51,6 +56,11 @@ _GREETING = struct.Struct(">8sH16s")
 _MAGIC = b"HELENIT1"
 _WRITE = struct.Struct(">QQ8sIB")
 _TARGET = struct.Struct(">HB")
+_SMALL = struct.Struct(">QI8s")
+MANY_MAX = 1_000
+MANY_BYTES_MAX = 16 << 20
+"""Of a WRITE_MANY, which the server holds in memory."""
+NOT_STORED = bytes(8)
 _READ = struct.Struct(">QQQ8s")
 _OPEN = struct.Struct(">Q8s")
 _RANGE = struct.Struct(">QQ")
@@ -64,6 +74,7 @@ class Verb(IntEnum):
     WRITE = 1
     READ = 2
     OPEN = 3
+    WRITE_MANY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,15 @@ class WriteRequest:
     capability: bytes
     targets: tuple[Target, ...] = ()
     patience_ms: int = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class SmallChunk:
+    """One of the chunks of a WRITE_MANY."""
+
+    handle: ChunkHandle
+    length: int
+    capability: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +247,38 @@ def parse_acks(meta: bytes) -> tuple[Ack, ...]:
     if not meta or len(meta) != 1 + meta[0] * _ACK.size:
         raise ProtocolError("a WRITE's acknowledgement is malformed")
     return tuple(Ack(ServerId(server), digest) for server, digest in _ACK.iter_unpack(meta[1:]))
+
+
+def encode_write_many(chunks: Sequence[SmallChunk]) -> bytes:
+    """Header and meta; the chunks' bytes must follow."""
+    meta = b"".join(_SMALL.pack(chunk.handle, chunk.length, chunk.capability) for chunk in chunks)
+    return encode_frame(Verb.WRITE_MANY, meta, sum(chunk.length for chunk in chunks))
+
+
+def parse_write_many(meta: bytes, payload_length: int) -> tuple[SmallChunk, ...]:
+    """ProtocolError when they are too many, too large, or not what the payload has room for."""
+    if not meta or len(meta) % _SMALL.size or len(meta) > MANY_MAX * _SMALL.size:
+        raise ProtocolError("a WRITE_MANY's meta is malformed")
+    found = tuple(SmallChunk(ChunkHandle(h), length, c) for h, length, c in _SMALL.iter_unpack(meta))
+    if not all(1 <= chunk.length <= SEGMENT_CHUNK_BYTES_MAX for chunk in found):
+        raise ProtocolError("a WRITE_MANY has chunks of a wrong size")
+    if sum(chunk.length for chunk in found) != payload_length or payload_length > MANY_BYTES_MAX:
+        raise ProtocolError("a WRITE_MANY's payload has another length than its meta says")
+    return found
+
+
+def encode_many_acks(server: ServerId, digests: Sequence[bytes]) -> bytes:
+    """WRITE_MANY's reply, whole; an empty digest is a chunk that was not stored."""
+    meta = server.to_bytes(2, "big") + b"".join(digest or NOT_STORED for digest in digests)
+    return encode_frame(Verb.WRITE_MANY, meta)
+
+
+def parse_many_acks(meta: bytes, count: int) -> tuple[bytes, ...]:
+    """The digests, empty for what was not stored."""
+    if len(meta) != 2 + 8 * count:
+        raise ProtocolError("a WRITE_MANY's acknowledgement is malformed")
+    digests = (meta[at : at + 8] for at in range(2, len(meta), 8))
+    return tuple(b"" if digest == NOT_STORED else digest for digest in digests)
 
 
 def encode_read(request: ReadRequest) -> bytes:

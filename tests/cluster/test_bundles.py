@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.processes import of_role
 from tests.support.sync_client import parse_page, report_body
 
 FILES = 1000
@@ -86,6 +87,20 @@ def test_a_thousand_small_files(shared_cluster: Cluster, http: httpx.Client, fil
     assert len(page.changed) == FILES + 20
     print(f"{FILES} files: singly {singly:.2f} s, stored {stored:.2f} s, fetched {fetched:.2f} s")  # noqa: T201
     assert stored < singly
+
+
+def test_a_chunkserver_that_hangs_costs_a_bundle_no_file(cluster: Cluster) -> None:
+    some = {f"f{number}": b"%d" % number * 500 for number in range(100)}
+    with cluster, httpx.Client(base_url=cluster.url, timeout=90) as http:
+        victim = of_role(cluster, "chunkserver")[0]
+        victim.suspend()
+        try:
+            answer = http.post("/?bundle", content=pack(some))
+        finally:
+            victim.resume()
+        assert answer.text.count("HTTP/1.1 201 Created") == len(some), answer.text[:2000]
+        assert unpack(http.post("/?bundle=get", content=json.dumps(list(some)).encode()).content) == some
+        cluster.check_fsck(1)  # what was written twice lies around for a day
 
 
 def _seconds(act: Callable[[], object]) -> float:

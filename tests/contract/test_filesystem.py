@@ -18,6 +18,7 @@ import pytest
 
 from helenite.client.chunking import Fresh, Kept, Part
 from helenite.client.filesystem import FileSystem
+from helenite.client.smallfiles import SmallFile
 from helenite.core import errors
 from helenite.core.model import Condition, Entry, Expect, Kind, LockScope, Sequence
 from helenite.core.paths import Path
@@ -210,6 +211,39 @@ def test_times_can_be_given(fs: FileSystem, home: Path) -> None:
 
 
 # Names
+
+
+def test_small_files_are_stored_together_each_by_itself(fs: FileSystem, home: Path) -> None:
+    old = put(fs, (*home, "old"), b"old")
+    stale = put(fs, (*home, "stale"), b"1")
+    put(fs, (*home, "stale"), b"2")
+    fs.make_directory((*home, "directory"))
+
+    def small(name: str, content: bytes, condition: Condition = ABSENT, **options: Any) -> SmallFile:
+        return SmallFile((*home, *name.split("/")), content, condition, **options)
+
+    stored = fs.create_small(
+        [
+            small("new", b"new", modified_at_ms=1_500_000_000_123, sha256=b"d" * 32),
+            small("old", b"newer", Condition.exactly(old)),
+            small("stale", b"3", Condition.exactly(stale)),
+            small("empty", b""),
+            small("directory", b"x", Condition()),
+            small("none/x", b"x"),
+            small("large", b"y" * (1 << 20)),
+        ]
+    )
+    failures = [type(found) for found in stored if isinstance(found, errors.HeleniteError)]
+    assert failures == [errors.PreconditionFailedError, errors.WrongKindError, errors.ParentNotFoundError]
+    entries = {found[0].name: found for found in stored if isinstance(found, tuple)}
+    assert {name: is_new for name, (_, is_new) in entries.items()} == {
+        "new": True, "old": False, "empty": True, "large": True,
+    }  # fmt: skip
+    assert (entries["new"][0].modified_at_ms, entries["new"][0].sha256) == (1_500_000_000_123, b"d" * 32)
+    assert entries["old"][0].id == old.id
+    contents = {"new": b"new", "old": b"newer", "stale": b"2", "empty": b"", "large": b"y" * (1 << 20)}
+    assert {name: get(fs, (*home, name)) for name in contents} == contents
+    assert fs.create_small([]) == []
 
 
 def test_a_digest_belongs_to_one_revision(fs: FileSystem, home: Path) -> None:

@@ -21,6 +21,7 @@ from helenite.chunkserver.bad_replicas import PERSISTS_S, SICK_AT, UNREADABLE_MA
 from helenite.chunkserver.layout import record_bytes
 from helenite.chunkserver.recheck import look_again
 from helenite.chunkserver.store import ChunkStore
+from helenite.core.checksum import block_checksums, digest
 from helenite.core.clock import Clock
 from helenite.core.errors import (
     ChunkCorruptError,
@@ -56,6 +57,43 @@ def test_chunks_are_written_once(store: ChunkStore, size: int) -> None:
     put(store, 1, size)
     with pytest.raises(ChunkExistsError):
         store.begin(ChunkHandle(1), size)
+
+
+def test_small_chunks_go_in_together(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    held = put(store, 3, 100)
+    sink = store.begin(ChunkHandle(4), 50)
+    data = {number: bytes([number]) * size for number, size in ((1, 1), (2, 70_000), (3, 100), (4, 50), (5, 5))}
+    syncs = store.segments.sync_count
+    digests = store.put_small([(ChunkHandle(number), content) for number, content in data.items()])
+    assert store.segments.sync_count == syncs + 1
+    assert digests == [digest(block_checksums(data[n])) if n in {1, 2, 5} else b"" for n in data]
+    sink.abort()
+    expected = {1: data[1], 2: data[2], 3: held, 5: data[5]}
+    assert_holds(store, expected)
+    store.close()
+    again = open_store(tmp_path)
+    assert_holds(again, expected)
+    assert again.used_bytes() == sum(record_bytes(len(content)) for content in expected.values())
+    assert again.put_small([(ChunkHandle(4), data[4])]) == [digest(block_checksums(data[4]))]
+
+
+def test_a_bad_replica_is_replaced_together_with_others(store: ChunkStore) -> None:
+    data = put(store, 1, 4096)
+    store.bad.note_corrupt(ChunkHandle(1))
+    assert not store.has(ChunkHandle(1))
+    assert all(store.put_small([(ChunkHandle(2), b"other"), (ChunkHandle(1), data)]))
+    assert_holds(store, {1: data, 2: b"other"})
+    assert store.used_bytes() == record_bytes(4096) + record_bytes(5)
+
+
+def test_small_chunks_that_do_not_fit_are_refused_together(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store(tmp_path, capacity_bytes=10_000)
+    chunks = [(ChunkHandle(number), bytes(4_000)) for number in (1, 2, 3)]
+    with pytest.raises(InsufficientStorageError):
+        store.put_small(chunks)
+    assert store.chunk_count() == 0
+    assert all(store.put_small(chunks[:2]))
 
 
 @BOTH

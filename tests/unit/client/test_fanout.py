@@ -12,10 +12,10 @@ from typing import cast
 import pytest
 
 from helenite.client.connections import Connections
-from helenite.client.fanout import write_fan_out
+from helenite.client.fanout import write_fan_out, write_many
 from helenite.core.checksum import block_checksums, digest
 from helenite.core.dataport import DataConnection
-from helenite.core.errors import DeadlineExceededError, UnavailableError
+from helenite.core.errors import BadCapabilityError, DeadlineExceededError, UnavailableError
 from helenite.core.frames import capability_for
 from helenite.core.model import MIB, Allocation, ChunkHandle, ServerId
 from tests.support.dataports import KEY, Host
@@ -88,3 +88,41 @@ def test_a_server_that_cannot_be_reached_is_named(ways: Ways) -> None:
     acks, problems = write_fan_out(cast(Connections, ways), allocation(1, ABSENT, 3), memoryview(b"x"), 5.0)
     assert set(acks) == {1, 3}
     assert isinstance(problems[ABSENT], UnavailableError)
+
+
+def numbered(handle: int, *servers: int) -> Allocation:
+    return Allocation(ChunkHandle(handle), tuple(map(ServerId, servers)), capability_for(KEY, ChunkHandle(handle)))
+
+
+def test_many_chunks_go_to_the_servers_of_each(ways: Ways) -> None:
+    chunks = [
+        (numbered(number, *servers), random.Random(number).randbytes(number * 7_000 + 1))
+        for number, servers in enumerate([(1, 2, 3), (3, 1), (2,), (3, 2, 1)])
+    ]
+    acks, problems = write_many(cast(Connections, ways), chunks, 10.0)
+    assert problems == {}
+    assert acks == [dict.fromkeys(made.servers, digest(block_checksums(data))) for made, data in chunks]
+    assert sorted(ways.given_back) == [1, 2, 3]
+    assert not ways.hosts[ServerId(1)].store.has(ChunkHandle(2))
+
+
+def test_what_one_server_of_many_chunks_fails_is_known_of_each(ways: Ways) -> None:
+    chunks = [(numbered(1, 1, HUNG), bytes(500_000)), (numbered(2, 2, ABSENT), b"x"), (numbered(3, 1, 2), b"y")]
+    acks, problems = write_many(cast(Connections, ways), chunks, 1.0)
+    assert [set(each) for each in acks] == [{1}, {2}, {1, 2}]
+    assert set(problems) == {HUNG, ABSENT}
+
+
+def test_a_chunk_that_is_there_already_is_not_acknowledged_with_others(ways: Ways) -> None:
+    connections = cast(Connections, ways)
+    write_fan_out(connections, numbered(1, 1), memoryview(b"old"), 5.0)
+    acks, problems = write_many(connections, [(numbered(1, 1, 2), b"new"), (numbered(2, 1), b"y")], 5.0)
+    assert problems == {}
+    assert [set(each) for each in acks] == [{2}, {1}]
+
+
+def test_a_wrong_capability_spoils_the_request_and_not_the_connection(ways: Ways) -> None:
+    forged = Allocation(ChunkHandle(9), (ServerId(1),), bytes(8))
+    acks, problems = write_many(cast(Connections, ways), [(numbered(1, 1), b"x"), (forged, b"y")], 5.0)
+    assert acks == [{}, {}]
+    assert isinstance(problems[ServerId(1)], BadCapabilityError)

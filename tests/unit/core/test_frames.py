@@ -6,8 +6,19 @@ from hypothesis import strategies as st
 
 from helenite.core import frames
 from helenite.core.errors import ERROR_BY_CODE, BadCapabilityError, HeleniteError, ProtocolError
-from helenite.core.frames import FRAME, Ack, Frame, OpenRequest, RangeReply, ReadRequest, Target, Verb, WriteRequest
-from helenite.core.model import CHUNK_BYTES_MAX, ChunkHandle, ServerId
+from helenite.core.frames import (
+    FRAME,
+    Ack,
+    Frame,
+    OpenRequest,
+    RangeReply,
+    ReadRequest,
+    SmallChunk,
+    Target,
+    Verb,
+    WriteRequest,
+)
+from helenite.core.model import CHUNK_BYTES_MAX, SEGMENT_CHUNK_BYTES_MAX, ChunkHandle, ServerId
 
 handles = st.integers(0, 2**64 - 1).map(ChunkHandle)
 servers = st.integers(0, 2**16 - 1).map(ServerId)
@@ -50,6 +61,42 @@ def test_reads_and_opens_survive(read: ReadRequest, open_: OpenRequest, reply: R
 @given(st.lists(st.builds(Ack, servers, eight_bytes), max_size=7).map(tuple))
 def test_acknowledgements_survive(acks: tuple[Ack, ...]) -> None:
     assert frames.parse_acks(split(frames.encode_acks(acks))[1]) == acks
+
+
+@given(st.lists(st.builds(SmallChunk, handles, st.integers(1, 10_000), eight_bytes), min_size=1, max_size=20))
+def test_writes_of_many_survive(chunks: list[SmallChunk]) -> None:
+    frame, meta = split(frames.encode_write_many(chunks))
+    assert (frame.verb, frame.status) == (Verb.WRITE_MANY, 0)
+    assert frames.parse_write_many(meta, frame.payload_length) == tuple(chunks)
+    for wrong in (frame.payload_length + 1, frame.payload_length - 1):
+        with pytest.raises(ProtocolError):
+            frames.parse_write_many(meta, wrong)
+    with pytest.raises(ProtocolError):
+        frames.parse_write_many(meta[:-1], frame.payload_length)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [],
+        [0],
+        [SEGMENT_CHUNK_BYTES_MAX + 1],
+        [1] * (frames.MANY_MAX + 1),
+        [SEGMENT_CHUNK_BYTES_MAX] * (frames.MANY_BYTES_MAX // SEGMENT_CHUNK_BYTES_MAX + 1),
+    ],
+)
+def test_writes_of_too_many_or_too_large_chunks_are_refused(lengths: list[int]) -> None:
+    packed = frames.encode_write_many([SmallChunk(ChunkHandle(1), length, bytes(8)) for length in lengths])
+    with pytest.raises(ProtocolError):
+        frames.parse_write_many(packed[FRAME.size :], sum(lengths))
+
+
+@given(servers, st.lists(st.just(b"") | eight_bytes.filter(any), max_size=9))
+def test_acknowledgements_of_many_survive(server: ServerId, digests: list[bytes]) -> None:
+    meta = split(frames.encode_many_acks(server, digests))[1]
+    assert frames.parse_many_acks(meta, len(digests)) == tuple(digests)
+    with pytest.raises(ProtocolError):
+        frames.parse_many_acks(meta, len(digests) + 1)
 
 
 @given(servers, st.binary(min_size=16, max_size=16))
