@@ -112,7 +112,7 @@ class Peers:
             pid=os.getpid(),
             state=ServerState.ALIVE,
             capacity_bytes=self._store.capacity(),
-            free_bytes=self._store.free_bytes(),
+            free_bytes=self._store.offered_bytes(),
             used_bytes=self._store.used_bytes(),
             chunk_count=self._store.chunk_count(),
         )

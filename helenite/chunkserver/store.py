@@ -44,6 +44,8 @@ from helenite.core.errors import (
 )
 from helenite.core.model import BLOCK_BYTES, MIB, SEGMENT_CHUNK_BYTES_MAX, ChunkHandle, ServerId
 
+REFUSED_S = 10.0
+"""After the disk has refused a write no more chunks are asked for, for so long: each would cost its writer a retry."""
 VERIFY_BYTES = MIB
 """Read and compared at once; a multiple of the block."""
 TURN_OVER_BYTES = 64 * MIB
@@ -83,20 +85,30 @@ class Sink:
         self._file: Unfinished | None = None
         self._small = bytearray()
         if length > SEGMENT_CHUNK_BYTES_MAX:
-            self._file = store.files.begin(handle, length)
+            with store.noting_refusals():
+                self._file = store.files.begin(handle, length)
 
     def write(self, piece: memoryview) -> None:
         """The next bytes."""
         self._received += len(piece)
         if self._file is None:
             self._small += piece
-        else:
+            return
+        with self._store.noting_refusals():
             self._file.write(piece)
-            self._checksums.add(piece)
+        self._checksums.add(piece)
 
     def seal(self) -> bytes:
         """Make the replica durable; its digest."""
         assert self._received == self._length, (self._received, self._length)
+        with self._store.noting_refusals():
+            checksums = self._put()
+        self._store.bad.note_good(self._handle)  # a bad replica that was here is replaced
+        self._end()
+        return digest(checksums)
+
+    def _put(self) -> bytes:
+        """Into its place, durably; the checksums of its blocks."""
         if self._file is None:
             checksums = block_checksums(self._small)
             self._store.segments.put(self._handle, self._small, checksums)
@@ -104,9 +116,7 @@ class Sink:
             checksums = self._checksums.finish()
             self._file.seal(checksums)
             self._file = None
-        self._store.bad.note_good(self._handle)  # a bad replica that was here is replaced
-        self._end()
-        return digest(checksums)
+        return checksums
 
     def abort(self) -> None:
         """Forget it, unless it is sealed."""
@@ -139,7 +149,9 @@ class ChunkStore:
         self._lock = threading.Lock()  # guards the one below
         self._receiving: dict[ChunkHandle, int] = {}
         """Chunks that are being written, with the space that they will take."""
-        self.bad = BadReplicas(clock or Clock())
+        self._clock = clock or Clock()
+        self._refused_at = float("-inf")
+        self.bad = BadReplicas(self._clock)
         self._data = DataDir(directory)
         try:
             self.files = ChunkFiles(self._data.path / "chunks", is_durable=is_durable)
@@ -176,6 +188,19 @@ class ChunkStore:
                 expected = sum(self._receiving.values())
             free = min(free, self._capacity_bytes - self.used_bytes() - expected)
         return max(0, free)
+
+    def offered_bytes(self) -> int:
+        """What masters are told is free: nothing while the disk refuses to be written."""
+        return 0 if self._clock.monotonic_s() - self._refused_at < REFUSED_S else self.free_bytes()
+
+    @contextmanager
+    def noting_refusals(self) -> Iterator[None]:
+        """Around what writes to the disk, which may refuse that for another reason than being full; for sinks only."""
+        try:
+            yield
+        except UnavailableError:
+            self._refused_at = self._clock.monotonic_s()
+            raise
 
     def used_bytes(self) -> int:
         """What living chunks take."""

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from helenite.chunkserver.bad_replicas import PERSISTS_S, SICK_AT, UNREADABLE_MAX
 from helenite.chunkserver.layout import record_bytes
 from helenite.chunkserver.recheck import look_again
-from helenite.chunkserver.store import ChunkStore
+from helenite.chunkserver.store import REFUSED_S, ChunkStore
 from helenite.core.checksum import block_checksums, digest
 from helenite.core.clock import Clock
 from helenite.core.errors import (
@@ -320,6 +320,28 @@ def test_what_the_disk_refuses_is_not_acknowledged(
     assert_holds(store, kept)
     snapshot(tmp_path / "a", tmp_path / "b")
     assert_holds(open_store(tmp_path / "b"), kept)
+
+
+@BOTH
+def test_a_disk_that_refuses_writes_is_offered_none_for_a_while(
+    open_store: OpenStore, tmp_path: Path, disk: FailingDisk, size: int
+) -> None:
+    clock = StoppedClock()
+    store = open_store(tmp_path, clock=clock)
+    assert store.offered_bytes() > 0
+    disk.fail("fdatasync", errno.ENOSPC)
+    with pytest.raises(InsufficientStorageError):
+        put(store, 1, size)
+    assert store.offered_bytes() > 0, "a full disk says itself how full it is"
+    disk.fail("fdatasync", errno.EIO)
+    with pytest.raises(UnavailableError):
+        put(store, 2, size)
+    assert store.offered_bytes() == 0
+    assert store.free_bytes() > 0
+    disk.recover()
+    clock.at_s += REFUSED_S
+    assert store.offered_bytes() > 0
+    put(store, 3, size)
 
 
 def test_a_segment_whose_sync_failed_is_not_appended_to_again(store: ChunkStore, disk: FailingDisk) -> None:
