@@ -1,9 +1,10 @@
 """Uploads of very large files in parts: what is on the server need not be sent again after a break or a restart.
 
-Used by `remote` for new files. The parts are put together in a draft (`drafts`), each durable when its request is
-answered: the first by PUT, the others by PATCH. A complete draft is moved to its name, if that is free. A part takes
-some seconds, whatever the line gives. The draft is gone on with only while the local file is in the very state in which
-it was begun, so what it holds is the beginning of the content. One thread for each upload.
+Used by `remote`. The parts are put together in a draft (`drafts`), each durable when its request is answered: the first
+by PUT, the others by PATCH. A complete draft is moved to its name, if that is free, or its content becomes the next
+revision of the file that was seen there. A part takes some seconds, whatever the line gives. The draft is gone on with
+only while the local file is in the very state in which it was begun, so what it holds is the beginning of the content.
+One thread for each upload.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from syncagent.drafts import Draft, Drafts
 from syncagent.learning import SPLICE_TYPE
 from syncagent.model import RemoteStamp
 from syncagent.names import aside_name
-from syncagent.ports import Upload
+from syncagent.ports import Twin, Upload
 from syncagent.session import Session, format_digest
+from syncagent.taking import take_all
 from syncagent.troubles import translated
 
 log = logging.getLogger(__name__)
@@ -76,8 +78,10 @@ class Partwise:
         """Whether a file of this size should go in parts."""
         return self._drafts.are_kept and size > ALONE * self._part_bytes()
 
-    def store(self, path: Path, sent: Upload, dated: dict[str, str], look: Look) -> RemoteStamp:
-        """Make a new file at `path`; `dated` are headers that say of what time it is."""
+    def store(
+        self, path: Path, sent: Upload, replaces: RemoteStamp | None, dated: dict[str, str], look: Look
+    ) -> RemoteStamp:
+        """As `ports.Remote.store`; `dated` are headers that say of what time the file is."""
         upload = self._begin(path, sent, look)
         while upload.grown is None or upload.grown.size < sent.size:
             upload.grown = self._grow(upload, dated)
@@ -85,14 +89,25 @@ class Partwise:
         if upload.state.digest() != sent.digest:
             self._give_up(upload.draft)
             raise PreconditionFailedError(f"{sent.file.name} was changed before it was sent")
-        target = {"Destination": self._session.url(path), "Overwrite": "F", "If-Match": upload.grown.etag}
         try:
-            self._session.ask("MOVE", self._session.url(upload.draft.path), target)
+            return self._publish(path, upload, replaces, dated)
         except (PreconditionFailedError, EntryExistsError):
             self._give_up(upload.draft)
             raise
-        self._drafts.forget(upload.draft)
-        return upload.grown
+
+    def _publish(self, path: Path, upload: _Upload, replaces: RemoteStamp | None, dated: dict[str, str]) -> RemoteStamp:
+        """Make a complete draft what it was to be."""
+        assert upload.grown is not None
+        source = self._session.url(upload.draft.path)
+        if replaces is None:
+            target = {"Destination": self._session.url(path), "Overwrite": "F", "If-Match": upload.grown.etag}
+            self._session.ask("MOVE", source, target)
+            self._drafts.forget(upload.draft)
+            return upload.grown
+        twin = Twin(upload.draft.path, upload.grown)
+        stamp = take_all(self._session, path, replaces, twin, upload.sent, dated)
+        self._give_up(upload.draft)
+        return stamp
 
     def tidy(self) -> None:
         """Delete what was begun long ago and never came to its end."""

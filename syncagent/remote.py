@@ -56,7 +56,7 @@ from syncagent.names import aside_name
 from syncagent.partwise import Partwise
 from syncagent.ports import Attributes, Changes, Fetching, Present, RemoteEntry, Sending, ServerIdentity, Upload
 from syncagent.session import SILENCE_S, Session
-from syncagent.uploads import Uploads
+from syncagent.uploads import Parcel, Uploads
 
 HASHED_BYTES_PER_S = 50e6
 """As slowly may a server read and hash what it has been asked the digest of."""
@@ -194,32 +194,36 @@ class WebDavRemote:
     def store(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
         if upload.kind is Kind.LINK and replaces is None:
             return self._store_link(path, upload)
-        stamp = None
-        if replaces is None and upload.identical is not None and self._abilities.keeps_times:
-            stamp = self._uploads.copy(path, upload.identical)
-        if stamp is None:
-            stamp = self._put(path, upload, replaces)
-        else:
-            self._learner.learn(path, stamp, upload.digest, upload.file)
+        stamp = self._put(path, upload, replaces)
         wanted = upload.attributes
         mtime_ms = None if wanted.mtime_ms == stamp.mtime_ms else wanted.mtime_ms
         return self.set_attributes(path, stamp, Attributes(mtime_ms, wanted.executable))
 
     def _put(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
+        """Store content in the way that moves least of it."""
         mtime_ms = upload.attributes.mtime_ms
         dated = {} if mtime_ms is None else {"X-OC-Mtime": _seconds(mtime_ms)}
-        if replaces is None and self._abilities.keeps_times and self._partwise.is_worth_it(upload.size):
-            stamp = self._partwise.store(path, upload, dated, self._stamp)
-            self._learner.learn(path, stamp, upload.digest, upload.file)
-            return stamp
-        parcel = self._uploads.splice(upload, replaces) or self._uploads.whole(upload)
+        signature = None
+        stamp = self._uploads.copy(path, upload, replaces, dated) if self._abilities.keeps_times else None
+        if stamp is None:
+            parcel = self._uploads.splice(upload, replaces)
+            if parcel is None and self._abilities.keeps_times and self._partwise.is_worth_it(upload.size):
+                stamp = self._partwise.store(path, upload, replaces, dated, self._stamp)
+            else:
+                parcel = parcel or self._uploads.whole(upload)
+                signature = parcel.signature
+                stamp = self._send(path, upload, replaces, parcel, dated)
+        if upload.kind is Kind.FILE:
+            self._learner.learn(path, stamp, upload.digest, upload.file, signature=signature)
+        return stamp
+
+    def _send(
+        self, path: Path, upload: Upload, replaces: RemoteStamp | None, parcel: Parcel, dated: dict[str, str]
+    ) -> RemoteStamp:
         condition = {"If-None-Match": "*"} if replaces is None else {"If-Match": replaces.etag}
         headers = parcel.headers | dated | condition
         response, _ = self._session.ask(parcel.method, self._session.url(path), headers, parcel.content)
-        stamp = self._stored(path, upload, response, replaces)
-        if upload.kind is Kind.FILE:
-            self._learner.learn(path, stamp, upload.digest, upload.file, signature=parcel.signature)
-        return stamp
+        return self._stored(path, upload, response, replaces)
 
     def _stored(
         self, path: Path, upload: Upload, response: httpx.Response, replaces: RemoteStamp | None

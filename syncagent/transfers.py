@@ -204,7 +204,7 @@ class Transfers:
             place, replaces = step.place, None
             records.expect_free(self._journal, Tree.REMOTE, place, node.id)
         target = (*path_of(self._journal, Tree.REMOTE, place.parent), place.name)
-        twins = self._twins(local.stamp.size) if node.kind is Kind.FILE and replaces is None else {}
+        twins = self._twins(local.stamp.size) if node.kind is Kind.FILE else {}
         return Outgoing(step, local, source, place, target, replaces, twins)
 
     def _twins(self, size: int) -> dict[bytes, Twin]:

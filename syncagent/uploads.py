@@ -19,9 +19,10 @@ from helenite.core.errors import EntryNotFoundError, PermissionDeniedError, Prec
 from helenite.core.paths import Path, format_path
 from syncagent.learning import LARGE_BYTES, SPLICE_TYPE, Learner
 from syncagent.model import Kind, RemoteStamp
-from syncagent.ports import Twin, Upload
+from syncagent.ports import Upload
 from syncagent.session import Session, format_digest
 from syncagent.signature import Fresh, Part, Signature, choose_average, compare, hash_piece, pieces_within, sign
+from syncagent.taking import take_all
 from syncagent.troubles import translated
 
 log = logging.getLogger(__name__)
@@ -89,13 +90,20 @@ class Uploads:
             }
         return Parcel("PATCH", headers, self._pieces(upload.file, head, fresh), signature)
 
-    def copy(self, path: Path, twin: Twin) -> RemoteStamp | None:
+    def copy(
+        self, path: Path, upload: Upload, replaces: RemoteStamp | None, dated: dict[str, str]
+    ) -> RemoteStamp | None:
         """Have the server copy an entry that has the content; None when that is not there as it was, or not for us.
 
         Only of a server that compares If-Match with the ETag of what is copied, as ours does (RFC 9110 section 13.1.1).
         """
-        headers = {"Destination": self._session.url(path), "Overwrite": "F", "If-Match": twin.stamp.etag}
+        twin = upload.identical
+        if twin is None:
+            return None
         try:
+            if replaces is not None:
+                return take_all(self._session, path, replaces, twin, upload, dated)
+            headers = {"Destination": self._session.url(path), "Overwrite": "F", "If-Match": twin.stamp.etag}
             response, _ = self._session.ask("COPY", self._session.url(twin.path), headers)
         except (PreconditionFailedError, EntryNotFoundError, PermissionDeniedError) as error:
             log.info("%s is sent, not copied: %s", format_path(path), error)

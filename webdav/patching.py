@@ -6,7 +6,7 @@ a client sees is written down in COMPLIANCE.md.
 
 from __future__ import annotations
 
-from helenite.core.errors import EntryNotFoundError, IncompleteBodyError, WrongKindError
+from helenite.core.errors import EntryNotFoundError, IncompleteBodyError, PreconditionFailedError, WrongKindError
 from helenite.core.model import Expect
 from helenite.core.paths import format_path
 from webdav.conditions import evaluate_request, found, refuse_upload
@@ -17,6 +17,7 @@ from webdav.request import Request
 from webdav.response import Response, empty
 from webdav.rights import Verb
 from webdav.splices import HEAD_BYTES_MAX, SPLICE_TYPE, BrokenSpliceError, find_end_of_head, parse_parts
+from webdav.urls import parse_local_url
 
 
 def patch(request: Request) -> Response:
@@ -32,10 +33,17 @@ def patch(request: Request) -> Response:
     if evaluated.condition.expect is not Expect.EXACT:
         raise refusal(428, "a PATCH needs If-Match with the entity tag of the revision that it is made from")
     refuse_upload(request, evaluated, request.body.announced)
+    source = _find_source(request)
     head, rest = _read_head(request, digests)
-    parts = parse_parts(head, file.entry.size_bytes)
+    sizes = [file.entry.size_bytes] if source is None else [file.entry.size_bytes, source.entry.size_bytes]
+    parts = parse_parts(head, sizes)
     splicing = request.file_system.splice(
-        request.path, file.view, parts, condition=evaluated.condition, modified_at_ms=modified_at_ms
+        request.path,
+        file.view,
+        parts,
+        condition=evaluated.condition,
+        modified_at_ms=modified_at_ms,
+        source=None if source is None else (source.names, source.view),
     )
     with splicing as splicer:
         splicer.write(rest)
@@ -56,6 +64,20 @@ def _expect_file(resource: object, request: Request) -> File:
     if request.has_slash:
         raise EntryNotFoundError(f"{format_path(request.path)} is a file; its link has no slash at the end")
     return resource
+
+
+def _find_source(request: Request) -> File | None:
+    """The file of which there may be ranges too, in the revision that the client demands."""
+    link, tag = request.header("X-Helenite-Source"), request.header("X-Helenite-Source-Match")
+    if link is None:
+        return None
+    path = parse_local_url(link)
+    source = None if path is None else request.find(path, with_locations=True)
+    if path is None or source is None or tag is None or tag.strip() != f'"{source.get_etag()}"':
+        raise PreconditionFailedError("the source is not there in the revision that X-Helenite-Source-Match names")
+    if not isinstance(source, File):
+        raise WrongKindError(f"{format_path(path)} is a collection")
+    return source
 
 
 def _read_head(request: Request, digests: Digests) -> tuple[bytes, bytes]:

@@ -7,7 +7,7 @@ and of new bytes shares the chunks of what it keeps (D2). No I/O.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -63,10 +63,11 @@ of them. Beyond, the smallest shared ranges are copied."""
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A part of a new revision: `length` bytes that the present one has at `offset`."""
+    """A part of a new revision: `length` bytes that a file (0: the present revision) has at `offset`."""
 
     offset: int
     length: int
+    file: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +79,11 @@ class Fresh:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Bytes of the present revision whose chunk the new one names too."""
+    """Bytes of a file whose chunk the new revision names too."""
 
     offset: int
     extent: Extent
+    file: int = 0
 
     @property
     def length(self) -> int:
@@ -93,12 +95,12 @@ Planned = Shared | Kept | Fresh
 """In a plan, Kept is what is copied: it is read, and written into a chunk together with the fresh bytes around it."""
 
 
-def plan_splice(extents: tuple[Extent, ...], parts: Iterable[Part], chunk_bytes: int) -> tuple[Planned, ...]:
-    """How a revision made of `parts`, of bytes that come and of ranges of the one with these extents, is to be stored.
+def plan_splice(files: Sequence[tuple[Extent, ...]], parts: Iterable[Part], chunk_bytes: int) -> tuple[Planned, ...]:
+    """How a revision made of `parts`, of bytes that come and of ranges of files with these extents, is to be stored.
 
     Shares chunks where the ranges are long enough, so that the new revision has a bounded number of extents.
     """
-    wanted = _merged(_share_all(extents, parts))
+    wanted = _merged(_share_all(files, parts))
     size = sum(part.length for part in wanted)
     extents_max = max(EXTENTS_MAX, EXTENTS_PER_CHUNK * (size // chunk_bytes + 1))
     shared_bytes_min = SHARED_BYTES_MIN
@@ -147,14 +149,14 @@ class _Slicer:
                 yield first, Extent(extent.handle, extent.offset + first - start, last - first)
 
 
-def _share_all(extents: tuple[Extent, ...], parts: Iterable[Part]) -> Iterator[Shared | Fresh]:
-    slicer = _Slicer(extents)
+def _share_all(files: Sequence[tuple[Extent, ...]], parts: Iterable[Part]) -> Iterator[Shared | Fresh]:
+    slicers = [_Slicer(extents) for extents in files]
     for part in parts:
         if isinstance(part, Fresh):
             yield part
         else:
-            for offset, extent in slicer.slices(part.offset, part.length):
-                yield Shared(offset, extent)
+            for offset, extent in slicers[part.file].slices(part.offset, part.length):
+                yield Shared(offset, extent, part.file)
 
 
 def _merged(parts: Iterable[Shared | Fresh]) -> list[Shared | Fresh]:
@@ -164,21 +166,21 @@ def _merged(parts: Iterable[Shared | Fresh]) -> list[Shared | Fresh]:
         last = found[-1] if found else None
         if isinstance(part, Shared) and isinstance(last, Shared) and _continues(last, part):
             merged = Extent(last.extent.handle, last.extent.offset, last.length + part.length)
-            found[-1] = Shared(last.offset, merged)
+            found[-1] = Shared(last.offset, merged, last.file)
         elif part.length > 0:
             found.append(part)
     return found
 
 
 def _continues(last: Shared, part: Shared) -> bool:
-    in_file = last.offset + last.length == part.offset
+    in_file = last.offset + last.length == part.offset and last.file == part.file
     in_chunk = last.extent.offset + last.length == part.extent.offset
     return in_file and in_chunk and last.extent.handle == part.extent.handle
 
 
 def _copied_if_short(part: Shared | Fresh, shared_bytes_min: int) -> Planned:
     is_short = isinstance(part, Shared) and part.length < shared_bytes_min
-    return Kept(part.offset, part.length) if isinstance(part, Shared) and is_short else part
+    return Kept(part.offset, part.length, part.file) if isinstance(part, Shared) and is_short else part
 
 
 def _extent_count(planned: tuple[Planned, ...], chunk_bytes: int) -> int:

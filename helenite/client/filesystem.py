@@ -212,18 +212,34 @@ class FileSystem:
         return Writer(self._pool, publish, size_bytes)
 
     def splice(
-        self, path: Path, view: EntryView, parts: Many[Part], *, condition: Condition, modified_at_ms: int = 0
+        self,
+        path: Path,
+        view: EntryView,
+        parts: Many[Part],
+        *,
+        condition: Condition,
+        modified_at_ms: int = 0,
+        source: tuple[Path, EntryView] | None = None,
     ) -> Splicer:
         """A writer of a new revision made of ranges of the one that `view` shows and of new bytes, in order.
 
         `view` comes from a look-up with locations. `condition` is EXACT for that very revision: its chunks are shared.
+        `source` is another file, looked up as well, of which there may be ranges too.
         """
         assert condition.expect is Expect.EXACT, condition
-        planned = plan_splice(view.entry.extents, parts, self._pool.chunk_bytes())
-        publish = self._publisher(path, condition, modified_at_ms)
-        return Splicer(self._pool, self.open_view(view), planned, publish)
+        views = [view] if source is None else [view, source[1]]
+        planned = plan_splice([each.entry.extents for each in views], parts, self._pool.chunk_bytes())
+        shared = None if source is None else (source[0], Condition.exactly(source[1].entry))
+        publish = self._publisher(path, condition, modified_at_ms, shared)
+        return Splicer(self._pool, [self.open_view(each) for each in views], planned, publish)
 
-    def _publisher(self, path: Path, condition: Condition, modified_at_ms: int) -> Publish:
+    def _publisher(
+        self,
+        path: Path,
+        condition: Condition,
+        modified_at_ms: int,
+        source: tuple[Path, Condition] | None = None,
+    ) -> Publish:
         def publish(
             extents: tuple[Extent, ...], fresh: tuple[Location, ...], size: int, sha256: bytes
         ) -> tuple[Entry, bool]:
@@ -235,6 +251,7 @@ class FileSystem:
                 condition=condition,
                 modified_at_ms=modified_at_ms,
                 sha256=sha256,
+                source=source,
             )
 
         return publish
@@ -256,11 +273,12 @@ class FileSystem:
         condition: Condition = ANY,
         modified_at_ms: int = 0,
         sha256: bytes = b"",
+        source: tuple[Path, Condition] | None = None,
     ) -> tuple[Entry, bool]:
         """Swap the file's record; returns the entry and whether it is new.
 
-        Extents whose chunk is not in `fresh` are shared with the revision that an EXACT condition demands. `sha256` of
-        the content is kept with the revision.
+        Extents whose chunk is not in `fresh` are shared with the revision that an EXACT condition demands, or with that
+        of `source`, another file with an EXACT condition of its own. `sha256` of the content is kept with the revision.
         """
         commit = master_pb2.Commit(
             path=format_path(path),
@@ -270,6 +288,8 @@ class FileSystem:
             modified_at_ms=modified_at_ms,
             condition=condition_to_message(condition),
             sha256=sha256,
+            source="" if source is None else format_path(source[0]),
+            source_condition=condition_to_message(ANY if source is None else source[1]),
         )
         outcome = self._mutate(commit=commit)
         return entry_from_message(outcome.entry), outcome.created

@@ -1,8 +1,8 @@
 """Writing a new revision that is made of pieces of the present one and of new bytes, without moving what it keeps (D2).
 
 Made by `FileSystem.splice`. What comes, and the ranges that are too short to be shared, goes through a Writer as one
-stream; the commit names its chunks and, under the condition that the file still has the revision it had, those of what
-is kept. `chunking` decides which is which. One splicer serves one thread.
+stream; the commit names its chunks and, under the condition that the files still have the revisions they had, those of
+what is kept. `chunking` decides which is which. One splicer serves one thread.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from helenite.core.model import Entry, Extent, Location
 class Splicer:
     """Collects the new bytes of one splice. Used as a context manager, it aborts unless it was committed."""
 
-    def __init__(self, pool: ChunkPool, present: Reader, planned: Sequence[Planned], publish: Publish) -> None:
-        self._present = present
+    def __init__(self, pool: ChunkPool, files: Sequence[Reader], planned: Sequence[Planned], publish: Publish) -> None:
+        self._files = files
         self._planned = tuple(planned)
         self._publish = publish
         self._writer = Writer(pool, self._publish_all, None)
@@ -78,7 +78,7 @@ class Splicer:
                     self._room = length
                     return
                 case _:
-                    for piece in self._present.iterate(part.offset, part.length):
+                    for piece in self._files[part.file].iterate(part.offset, part.length):
                         self._writer.write(piece)
 
     def _publish_all(

@@ -20,8 +20,8 @@ ANY = Condition()
 class Commit:
     """Create a file or swap its record.
 
-    Extents of chunks that are not `fresh` are shared with the revision that an EXACT condition demands.
-    `modified_at_ms` 0 = now. `sha256` of the content, if the caller has seen it all.
+    Extents of chunks that are not `fresh` are shared with the revision that an EXACT condition demands, or with the one
+    that `source_condition` demands of another file. `modified_at_ms` 0 = now. `sha256` of the content, if it is known.
     """
 
     path: Path
@@ -31,6 +31,8 @@ class Commit:
     modified_at_ms: int = 0
     condition: Condition = ANY
     sha256: bytes = b""
+    source: Path | None = None
+    source_condition: Condition = ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,9 @@ def _entry_request(mutation: Commit | MakeDirectory | Remove | SetProperties | S
             request["fresh"] = [(chunk.handle, pack_servers(chunk.servers)) for chunk in mutation.fresh]
             request["modified_at_ms"] = mutation.modified_at_ms
             request["sha256"] = mutation.sha256
+            if mutation.source is not None:
+                request["source"] = encode_path(mutation.source)
+                request["source_condition"] = _condition(mutation.source_condition)
             return "commit", request
         case SetDigest():
             request["sha256"] = mutation.sha256

@@ -14,7 +14,7 @@ import grpc
 
 from helenite.core.errors import HeleniteError, InvalidRequestError, QuotaExceededError, UnavailableError
 from helenite.core.frames import capability_for
-from helenite.core.model import Allocation, ChunkHandle, Extent, LockScope, Sequence, ServerId, Usage
+from helenite.core.model import Allocation, ChunkHandle, Condition, Expect, Extent, LockScope, Sequence, ServerId, Usage
 from helenite.core.paths import Path, parse_path
 from helenite.core.pb import common_pb2, master_pb2
 from helenite.core.pb.master_pb2_grpc import NamespaceServicer
@@ -226,7 +226,16 @@ def _parse_commit(mutation: master_pb2.Mutation) -> Commit:
         _time(message.modified_at_ms),
         condition_from_message(message.condition),
         _sha256(message.sha256),
+        *_parse_source(message),
     )
+
+
+def _parse_source(message: master_pb2.Commit) -> tuple[Path | None, Condition]:
+    """The other file whose chunks may be shared."""
+    condition = condition_from_message(message.source_condition)
+    if message.source and condition.expect is not Expect.EXACT:
+        raise InvalidRequestError("chunks are shared with one revision of a file, not with whatever it has")
+    return (parse_path(message.source), condition) if message.source else (None, condition)
 
 
 def _parse_set_digest(mutation: master_pb2.Mutation) -> SetDigest:

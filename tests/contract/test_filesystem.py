@@ -145,6 +145,33 @@ def test_a_file_that_is_spliced_again_and_again_is_whole(fs: FileSystem, home: P
     assert get(fs, path) == content
 
 
+def test_a_splice_may_take_from_another_file(fs: FileSystem, home: Path) -> None:
+    path, other = (*home, "f"), (*home, "other")
+    content, taken = random.Random(4).randbytes(1_000_000), random.Random(5).randbytes(2_000_000)
+    first = put(fs, path, content)
+    put(fs, other, taken)
+    parts: list[Part] = [Kept(0, 1_500_000, 1), Kept(100, 200_000), Fresh(3), Kept(1_999_990, 10, 1)]
+    entry = splice(fs, path, parts, b"new", source=(other, fs.lookup(other, with_locations=True)))
+    assert entry.id == first.id
+    fs.remove(other)
+    fs.empty_trash()
+    assert get(fs, path) == taken[:1_500_000] + content[100:200_100] + b"new" + taken[-10:]
+
+
+def test_a_splice_takes_only_from_the_revision_that_was_looked_up(fs: FileSystem, home: Path) -> None:
+    path, other = (*home, "f"), (*home, "other")
+    put(fs, path, b"old")
+    put(fs, other, b"x" * 100_000)
+    seen = fs.lookup(other, with_locations=True)
+    put(fs, other, b"y" * 100_000)
+    with pytest.raises(errors.PreconditionFailedError):
+        splice(fs, path, [Kept(0, 100_000, 1)], source=(other, seen))
+    fs.remove(other)
+    with pytest.raises((errors.PreconditionFailedError, errors.EntryNotFoundError)):
+        splice(fs, path, [Kept(0, 100_000, 1)], source=(other, seen))
+    assert get(fs, path) == b"old"
+
+
 @pytest.mark.parametrize("fresh", [b"ab", b"abcd"])
 def test_a_splice_needs_exactly_its_bytes(fs: FileSystem, home: Path, fresh: bytes) -> None:
     put(fs, (*home, "f"), b"old")

@@ -186,12 +186,14 @@ class MemoryFileSystem:
         *,
         condition: Condition,
         modified_at_ms: int = 0,
+        source: tuple[Path, EntryView] | None = None,
     ) -> MemorySplicer:
         assert condition.expect is Expect.EXACT, condition
-        content = self._contents[view.entry.id, view.entry.revision]
-        planned = plan_splice(view.entry.extents, parts, DEFAULT_CHUNK_BYTES)
+        views = [view] if source is None else [view, source[1]]
+        contents = [self._contents[each.entry.id, each.entry.revision] for each in views]
+        planned = plan_splice([each.entry.extents for each in views], parts, DEFAULT_CHUNK_BYTES)
         writer = MemoryWriter(self, path, condition, None, modified_at_ms, planned)
-        return MemorySplicer(writer, content, tuple(parts))
+        return MemorySplicer(writer, contents, tuple(parts), source)
 
     def publish(
         self,
@@ -681,9 +683,16 @@ class MemoryWriter:
 class MemorySplicer:
     """Collects the new bytes of a splice and puts the content together at the commit."""
 
-    def __init__(self, writer: MemoryWriter, present: bytes, parts: tuple[Part, ...]) -> None:
+    def __init__(
+        self,
+        writer: MemoryWriter,
+        contents: list[bytes],
+        parts: tuple[Part, ...],
+        source: tuple[Path, EntryView] | None,
+    ) -> None:
         self._writer = writer
-        self._present = present
+        self._contents = contents
+        self._source = source
         self._parts = parts
         self._fresh = bytearray()
         self._room = sum(part.length for part in parts if isinstance(part, Fresh))
@@ -709,7 +718,10 @@ class MemorySplicer:
                 self._writer.write(self._fresh[at : at + part.length])
                 at += part.length
             else:
-                self._writer.write(self._present[part.offset : part.offset + part.length])
+                self._writer.write(self._contents[part.file][part.offset : part.offset + part.length])
+        if self._source is not None:
+            path, view = self._source
+            _check(self._writer._owner._node(path), Condition.exactly(view.entry))
         return self._writer.commit(sha256)[0]
 
     def abort(self) -> None:

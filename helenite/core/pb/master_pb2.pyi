@@ -271,6 +271,8 @@ class Commit(_message.Message):
     MODIFIED_AT_MS_FIELD_NUMBER: _builtins.int
     CONDITION_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SOURCE_CONDITION_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     size_bytes: _builtins.int
     extents: _builtins.bytes
@@ -279,12 +281,18 @@ class Commit(_message.Message):
     """0 = now"""
     sha256: _builtins.bytes
     """of the content, 32 bytes; empty = not known"""
+    source: _builtins.str
+    """another file whose chunks may be shared; empty = none"""
     @_builtins.property
     def fresh(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Location]:
-        """chunks written for this commit; all other extents are shared with the revision demanded"""
+        """chunks written for this commit; others are of the revision demanded, or of the source's"""
 
     @_builtins.property
     def condition(self) -> Global___Condition: ...
+    @_builtins.property
+    def source_condition(self) -> Global___Condition:
+        """EXACT"""
+
     def __init__(
         self,
         *,
@@ -295,10 +303,12 @@ class Commit(_message.Message):
         modified_at_ms: _builtins.int = ...,
         condition: Global___Condition | None = ...,
         sha256: _builtins.bytes = ...,
+        source: _builtins.str = ...,
+        source_condition: Global___Condition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "source_condition", b"source_condition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "extents", b"extents", "fresh", b"fresh", "modified_at_ms", b"modified_at_ms", "path", b"path", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "extents", b"extents", "fresh", b"fresh", "modified_at_ms", b"modified_at_ms", "path", b"path", "sha256", b"sha256", "size_bytes", b"size_bytes", "source", b"source", "source_condition", b"source_condition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,6 +1,7 @@
 -- prelude: script tree locks content guard
--- Give a file its content: create it or swap its record. Chunks are fresh (written for this commit) or shared with
--- the very revision that an EXACT condition demands, so that no record can name a chunk that is being freed.
+-- Give a file its content: create it or swap its record. Chunks are fresh (written for this commit) or shared with the
+-- very revision that an EXACT condition demands, of the file or of a source, so that no record can name a chunk that is
+-- being freed.
 
 -- What was allocated long ago may have been deleted as orphans; what a lost life of Redis allocated may be taken for
 -- proof of that, and no scan of the table would find it.
@@ -36,14 +37,26 @@ local function check_fresh()
   return fresh
 end
 
+-- The record of the other file whose chunks may be shared.
+local function source_record()
+  local place = resolve(request.source)
+  check_condition(place, request.source_condition)
+  if is_directory(place.record) then fail('wrong_kind', place.path .. ' is a directory') end
+  return place.record
+end
+
+local function shareable(old)
+  local held = {}
+  if old and request.condition.expect == 'exact' then count_extents(held, read_extents(old), 1) end
+  if request.source then count_extents(held, read_extents(source_record()), 1) end
+  return held
+end
+
 local function check_shared(counts, fresh, old)
   local held
   for handle in pairs(counts) do
     if not fresh[handle] then
-      if not held then
-        held = {}
-        if old and request.condition.expect == 'exact' then count_extents(held, read_extents(old), 1) end
-      end
+      held = held or shareable(old)
       if not held[handle] then
         fail('invalid_request', 'chunk ' .. handle .. ' is neither fresh nor of the revision that the commit demands')
       end

@@ -87,7 +87,7 @@ def test_a_splice_has_every_byte_in_its_place(lengths: list[int], wanted: list[K
         Kept(part.offset % size, min(part.length, size - part.offset % size)) if isinstance(part, Kept) else part
         for part in wanted
     ]
-    planned = plan_splice(extents, parts, chunk_bytes)
+    planned = plan_splice([extents], parts, chunk_bytes)
     # What is not shared is written as one stream; each of its bytes is known by where it comes from.
     stream: list[Extent] = []
     fresh_at = 0
@@ -124,12 +124,22 @@ def test_a_splice_has_every_byte_in_its_place(lengths: list[int], wanted: list[K
 
 def test_short_ranges_are_copied_and_long_ones_shared() -> None:
     extents = (Extent(ChunkHandle(1), 0, 8 << 20), Extent(ChunkHandle(2), 0, 8 << 20))
-    planned = plan_splice(extents, [Kept(0, 1000), Fresh(50), Kept(1000, 16 << 20)], 8 << 20)
+    planned = plan_splice([extents], [Kept(0, 1000), Fresh(50), Kept(1000, 16 << 20)], 8 << 20)
     assert planned == (
         Kept(0, 1000),
         Fresh(50),
         Shared(1000, Extent(ChunkHandle(1), 1000, (8 << 20) - 1000)),
         Shared(8 << 20, Extent(ChunkHandle(2), 0, 8 << 20)),
+    )
+
+
+def test_ranges_of_two_files_are_told_apart() -> None:
+    first, second = (Extent(ChunkHandle(1), 0, 1 << 20),), (Extent(ChunkHandle(2), 0, 1 << 20),)
+    planned = plan_splice([first, second], [Kept(0, 1 << 19), Kept(1 << 19, 1 << 19, 1), Kept(5, 10, 1)], 8 << 20)
+    assert planned == (
+        Shared(0, Extent(ChunkHandle(1), 0, 1 << 19)),
+        Shared(1 << 19, Extent(ChunkHandle(2), 1 << 19, 1 << 19), 1),
+        Kept(5, 10, 1),
     )
 
 
@@ -140,7 +150,7 @@ def test_a_file_that_is_edited_for_ever_keeps_a_bounded_number_of_extents() -> N
     for _ in range(3000):
         at = chance.randrange(size - 70_000)
         parts = [Kept(0, at), Fresh(70_000), Kept(at + 70_000, size - at - 70_000)]
-        planned = plan_splice(extents, parts, chunk_bytes)
+        planned = plan_splice([extents], parts, chunk_bytes)
         written_bytes = sum(part.length for part in planned if not isinstance(part, Shared))
         copied += written_bytes - 70_000
         handle += 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -97,6 +98,29 @@ def test_shared_chunks_need_the_exact_revision(namespace: Namespace) -> None:
     namespace.apply(Commit(at("/f"), 100, shared, (), condition=Condition.exactly(old)))
     with pytest.raises(errors.PreconditionFailedError):
         namespace.apply(Commit(at("/f"), 100, shared, (), condition=Condition.exactly(old)))
+
+
+def test_chunks_may_be_shared_with_the_exact_revision_of_another_file(namespace: Namespace) -> None:
+    old, source = put(namespace, "/f", 1), put(namespace, "/s", 20)
+    extents = namespace.lookup(at("/s")).entry.extents[3:]
+    size, exact = sum(extent.length for extent in extents), Condition.exactly(source)
+    commit = Commit(at("/f"), size, extents, (), condition=Condition.exactly(old), source=at("/s"))
+    for condition, error in (
+        (Condition(Expect.EXACT, source.id, Sequence(1)), errors.PreconditionFailedError),
+        (Condition.exactly(old), errors.PreconditionFailedError),
+    ):
+        with pytest.raises(error):
+            namespace.apply(replace(commit, source_condition=condition))
+    mkdir(namespace, "/d")
+    directory = namespace.lookup(at("/d")).entry
+    with pytest.raises(errors.WrongKindError):
+        namespace.apply(replace(commit, source=at("/d"), source_condition=Condition.exactly(directory)))
+    namespace.apply(replace(commit, source_condition=exact))
+    assert namespace.lookup(at("/f")).entry.extents == extents
+    audit(namespace._store)
+    remove(namespace, "/s")
+    namespace.apply(EmptyTrash())
+    audit(namespace._store)
 
 
 def test_chunks_are_committed_once_and_only_if_allocated(namespace: Namespace) -> None:

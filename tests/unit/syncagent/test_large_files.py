@@ -279,6 +279,25 @@ def test_content_that_the_server_has_is_copied_there(anna: Device, bert: Device,
     assert [fs.open(("home", name)).read(0, 10) for name in "ghi"] == [CONTENT[:10]] * 3
 
 
+def test_content_that_the_server_has_becomes_a_revision_there(anna: Device, fs: MemoryFileSystem) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    with fs.create(("home", "g")) as writer:
+        writer.write(b"old")
+        writer.commit()
+    [old] = [entry for entry in anna.remote.list(()) if entry.path == ("g",)]
+    twin = Twin(("f",), first)
+    sent = Upload(Kind.FILE, anna.file, len(CONTENT), anna.digest, Attributes(1_600_000_000_456, None), twin)
+    before = anna.proxy.passed_bytes
+    stamp = anna.remote.store(("g",), sent, old.stamp)
+    assert anna.proxy.passed_bytes - before < 10_000
+    assert stamp.resource == old.stamp.resource
+    [entry] = [entry for entry in anna.remote.list(()) if entry.path == ("g",)]
+    assert (entry.stamp, entry.digest) == (stamp, anna.digest)
+    with pytest.raises(PreconditionFailedError):
+        anna.remote.store(("g",), sent, old.stamp)
+
+
 def test_content_that_a_local_file_has_is_copied_here(anna: Device, bert: Device) -> None:
     anna.save(CONTENT)
     stamp = anna.send(None)

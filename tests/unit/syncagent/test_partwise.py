@@ -180,6 +180,36 @@ def replace_file(device: Device) -> bytes:
     return CONTENT
 
 
+def test_a_revision_that_goes_in_parts_keeps_the_id_of_the_file(device: Device, fs: MemoryFileSystem) -> None:
+    with fs.create(("home", "f")) as writer:
+        writer.write(b"old")
+        old = writer.commit()[0]
+    [before] = device.remote.list(())
+    device.breaks_after = 5 * MIB + 100_000
+    with pytest.raises(HeleniteError, match="broke off"):
+        device.remote.store(("f",), device.upload(CONTENT), before.stamp)
+    assert content(fs, "f") == b"old"
+    passed = device.proxy.passed_bytes
+    stamp = device.remote.store(("f",), device.upload(CONTENT), before.stamp)
+    assert device.proxy.passed_bytes - passed < 6 * MIB
+    assert (names(fs), content(fs, "f"), fs.stat(("home", "f")).id) == ({"f"}, CONTENT, old.id)
+    [entry] = device.remote.list(())
+    assert (entry.stamp, entry.digest) == (stamp, hashlib.sha256(CONTENT).digest())
+    assert stamp.resource == before.stamp.resource
+
+
+def test_a_revision_that_goes_in_parts_replaces_only_what_was_seen(device: Device, fs: MemoryFileSystem) -> None:
+    for words in (b"old", b"newer"):
+        with fs.create(("home", "f")) as writer:
+            writer.write(words)
+            writer.commit()
+        if words == b"old":
+            [before] = device.remote.list(())
+    with pytest.raises(PreconditionFailedError):
+        device.remote.store(("f",), device.upload(CONTENT), before.stamp)
+    assert (names(fs), content(fs, "f")) == ({"f"}, b"newer")
+
+
 @pytest.mark.parametrize("change", [edit, touch, replace_file])
 def test_a_draft_of_another_state_of_the_file_is_given_up(
     device: Device, fs: MemoryFileSystem, change: Callable[[Device], bytes]

@@ -127,6 +127,27 @@ def test_other_patches_are_refused_and_ours_is_offered(client: Client, etag: str
     assert "PATCH" in reply["Allow"].split(", ")
 
 
+def test_ranges_may_come_from_another_file(client: Client, etag: str) -> None:
+    client("MKCOL", "/a%20b/")
+    source = client.put("/a%20b/s", b"source")["ETag"]
+    body = b"take 1 3\nnew 1\nkeep 0 10\ntake 0 6\n\n!"
+    for headers in (
+        {},
+        {"X_Helenite_Source": "/a%20b/s"},
+        {"X_Helenite_Source": "/a%20b/s", "X_Helenite_Source_Match": etag},
+        {"X_Helenite_Source": "/none", "X_Helenite_Source_Match": source},
+        {"X_Helenite_Source": "/../s", "X_Helenite_Source_Match": source},
+    ):
+        assert patch(client, etag, body, **headers).status == (412 if headers else 400)
+    named = {"X_Helenite_Source": "http://elsewhere/a%20b/s", "X_Helenite_Source_Match": source}
+    assert patch(client, etag, b"take 0 7\n\n", **named).status == 400
+    assert patch(client, etag, body, **named).status == 204
+    assert client.get("/f").body == b"our!" + CONTENT[:10] + b"source"
+    directory = client("HEAD", "/a%20b/")["ETag"]
+    named = {"X_Helenite_Source": "/a%20b/", "X_Helenite_Source_Match": directory}
+    assert patch(client, client("HEAD", "/f")["ETag"], body, **named).status == 405
+
+
 def test_what_travels_is_compared_with_its_digest(client: Client, etag: str) -> None:
     body = b"keep 0 10\nnew 5\n\nhello"
     right = base64.b64encode(hashlib.sha256(body).digest()).decode()
