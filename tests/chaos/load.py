@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from urllib.parse import quote
 
 import httpx
@@ -227,6 +228,36 @@ class Load:
     def _put(self, path: str, content: Content, headers: dict[str, str], refusal: int = 0) -> httpx.Response:
         return self._change("PUT", path, put(path, content), refusal=refusal, content=content.whole(), headers=headers)
 
+    def splice(self) -> None:
+        """Put a file together anew, from ranges that it has and from the same bytes sent: it stays what it is."""
+        path = self._file()
+        content = self.manifest.tree[path]
+        assert content is not None
+        whole = content.whole()
+        cuts = sorted(self._rng.randrange(content.size + 1) for _ in range(self._rng.randrange(8)))
+        lines, sent = [], b""
+        for start, end in pairwise([0, *cuts, content.size]):
+            if self._rng.random() < 0.5:
+                lines.append(f"keep {start} {end - start}\n")
+            else:
+                lines.append(f"new {end - start}\n")
+                sent += whole[start:end]
+        self._patch(path, content, "".join(lines).encode() + b"\n" + sent, {})
+
+    def take(self) -> None:
+        """A file becomes what another one is."""
+        path, source = self._file(), self._file()
+        content = self.manifest.tree[source]
+        assert content is not None
+        tag = self._ask("HEAD", self._at(source)).headers.get("ETag", "")
+        headers = {"X-Helenite-Source": quote(self._at(source)), "X-Helenite-Source-Match": tag}
+        self._patch(path, content, f"take 0 {content.size}\n\n".encode(), headers)
+
+    def _patch(self, path: str, content: Content, body: bytes, headers: dict[str, str]) -> None:
+        tag = self._ask("HEAD", self._at(path)).headers.get("ETag", "")
+        headers = {"Content-Type": "application/vnd.helenite.splice", "If-Match": tag, **headers}
+        self._change("PATCH", path, put(path, content), content=body, headers=headers)
+
     def break_off(self) -> None:
         """The client goes away in the middle of an upload: what was there stays."""
         path = self._file()
@@ -387,6 +418,8 @@ class Load:
 WORK: dict[str, tuple[int, Callable[[Load], None]]] = {
     "put_new": (12, Load.put_new),
     "overwrite": (10, Load.overwrite),
+    "splice": (6, Load.splice),
+    "take": (2, Load.take),
     "break_off": (2, Load.break_off),
     "get": (16, Load.get),
     "get_range": (8, Load.get_range),
