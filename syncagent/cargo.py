@@ -12,7 +12,7 @@ from pathlib import Path as FilePath
 
 from helenite.core.errors import DigestMismatchError, HeleniteError
 from helenite.core.paths import Path, format_path
-from syncagent.model import Kind, LocalState, Place, RemoteStamp
+from syncagent.model import Kind, LocalStamp, LocalState, Place, RemoteStamp, Tree
 from syncagent.plan import Download
 from syncagent.plan import Upload as UploadStep
 from syncagent.ports import Attributes, Content, Fetching, Folder, Present, Remote, Sending, Twin, Upload
@@ -78,7 +78,10 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A revision of the server's that is to be staged; `digest` is what the server says of it, if it does."""
+    """A revision of the server's that is to be staged; `digest` is what the server says of it, if it does.
+
+    `replaces` is what it was planned to take the place of; what is there by then may be another, which it must not.
+    """
 
     step: Download
     kind: Kind
@@ -87,6 +90,7 @@ class Incoming:
     digest: bytes | None
     staging: FilePath
     present: Present | None
+    replaces: LocalStamp | None
 
     @property
     def size(self) -> int:
@@ -121,7 +125,7 @@ def carry(cargo: Cargo, folder: Folder, remote: Remote) -> Uploaded | Fetched:
     match cargo:
         case Outgoing():
             sending = cargo.pack(folder)
-            folder.sendings.note([(sending.path, sending.upload.digest)])
+            folder.under_way.note(Tree.REMOTE, [(sending.path, sending.upload.digest)])
             return cargo.sent(sending, remote.store(sending.path, sending.upload, sending.replaces))
         case Incoming():
             return cargo.arrived(remote.fetch(cargo.source, cargo.stamp, cargo.staging, cargo.present, cargo.digest))
@@ -136,7 +140,7 @@ def carry_up(group: Sequence[Outgoing], folder: Folder, remote: Remote) -> list[
             packed[number] = cargo.pack(folder)
         except HeleniteError as error:
             results[number] = error
-    folder.sendings.note((sending.path, sending.upload.digest) for sending in packed.values())
+    folder.under_way.note(Tree.REMOTE, ((sending.path, sending.upload.digest) for sending in packed.values()))
     stamps = remote.store_many(list(packed.values())) if packed else ()
     for (number, sending), stamp in zip(packed.items(), stamps, strict=True):
         results[number] = stamp if isinstance(stamp, HeleniteError) else group[number].sent(sending, stamp)

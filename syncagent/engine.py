@@ -30,7 +30,7 @@ from syncagent.fates import Customs
 from syncagent.guard import DeletionGuard
 from syncagent.journal import Journal
 from syncagent.leaving import SELECTION, Leaving
-from syncagent.model import NodeId, Tree, Trouble, path_of
+from syncagent.model import SIDES, LocalState, NodeId, Tree, Trouble, path_of
 from syncagent.observe import ROOT_TAG, TOKEN, observe_changes, observe_tree
 from syncagent.patience import Patience
 from syncagent.plan import Delete, Pair, Plan, Problem, SetAside, Step, Write
@@ -96,6 +96,7 @@ class Engine:
         self._dirty: set[Path] = set()
         self._server_troubles: list[Trouble] = []
         self._must_look_everywhere = True
+        self._must_ask = False
         self._has_recovered = False
         self._guard = DeletionGuard(journal, clock, settings.limits)
         self._leaving = Leaving(folder, journal)
@@ -126,7 +127,6 @@ class Engine:
         self._dirty.update(dirty)
         report = Report()
         if self._look(report, everywhere=everywhere, asks=asks):
-            self._collect(report)
             self._work(report)
         return report
 
@@ -182,12 +182,13 @@ class Engine:
         if not self._has_recovered:
             self._folder.recover()
             self._has_recovered = True
+        self._collect(report)  # before the server is asked, so that what it says of it makes sense
         with self._journal.transaction():
             rules = self._settings.customs.rules
             local = scan(self._folder, self._journal, selection, rules, None if everywhere else self._dirty)
             if self._folder.marker() != self._journal.fact(PAIR):
                 raise UnavailableError("the folder went away while it was looked at")
-        if (asks or everywhere) and not self._ask(report, selection, is_other=is_other):
+        if (asks or everywhere or self._must_ask) and not self._ask(report, selection, is_other=is_other):
             return False
         if is_other:
             self._journal.note(SELECTION, selection.key)
@@ -207,6 +208,8 @@ class Engine:
             if report.stop is not None:
                 return False
             remote = observe_tree(self._remote, self._journal, selection, everything=is_other)
+        self._must_ask = False
+        self._transfers.looked(remote.removed)
         self._server_troubles = remote.troubles
         return True
 
@@ -251,21 +254,31 @@ class Engine:
                 if not self._look(report, everywhere=False):
                     break
         if report.is_quiet:
-            self._folder.sendings.forget()
+            self._folder.under_way.forget()
             report.troubles += self._leaving.clear(self._settings.selection)
-        report.wake_at = self._patience.wake_at(self._clock.monotonic_s())
+        now = self._clock.monotonic_s()
+        report.wake_at = now if self._must_ask else self._patience.wake_at(now)
 
     def _recognise(self, plan: Plan) -> bool:
-        """Whether a conflict is none: the server has what we sent and never heard of again; what is here is newer."""
-        found = False
-        for step in plan.steps:
-            if isinstance(step, SetAside):
-                remote = self._journal.node(step.node).remote
-                path = path_of(self._journal, Tree.REMOTE, step.node)
-                if remote is not None and remote.digest and self._folder.sendings.has(path, remote.digest):
-                    records.sent_before(self._journal, step.node)
-                    found = True
-        return found
+        """Whether a conflict is none, because one side has what we brought there and never knew that it arrived."""
+        conflicts = [step.node for step in plan.steps if isinstance(step, SetAside)]
+        known = [node for node in conflicts for side in SIDES if self._is_past(node, side)]
+        return bool(known)
+
+    def _is_past(self, node_id: NodeId, side: Tree) -> bool:
+        node, path = self._journal.node(node_id), path_of(self._journal, side, node_id)
+        state = node.local if side is Tree.LOCAL else node.remote
+        assert state is not None
+        digest = state.digest
+        try:
+            if digest is None and isinstance(state, LocalState):
+                digest = self._folder.digest(path, state.stamp)
+        except HeleniteError:
+            return False  # it was changed a moment ago: let the next look decide
+        if digest is None or not self._folder.under_way.has(side, path, digest):
+            return False
+        records.brought_before(self._journal, node_id, side, digest)
+        return True
 
     def _held(self) -> frozenset[NodeId]:
         nodes = (self._journal.node(node) for node in self._journal.unsettled(NEW_MAX))
@@ -292,6 +305,7 @@ class Engine:
         report.steps += [step for step in outcome.done if isinstance(step, Write)]
         report.failed += outcome.failed
         self._dirty |= outcome.dirty
+        self._must_ask |= outcome.is_doubtful
         return self._let_wait(outcome.failed)
 
     def _let_wait(self, failed: list[tuple[Step, HeleniteError]]) -> bool:

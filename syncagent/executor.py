@@ -53,6 +53,8 @@ class Outcome:
     """Local directories that are not as the journal says."""
     is_full: bool = False
     """Transfers were left to a later plan, because as many as may be are under way."""
+    is_doubtful: bool = False
+    """What became of an upload has to be asked."""
 
 
 class StepExecutor:
@@ -97,6 +99,7 @@ class StepExecutor:
                     outcome.done.append(arrival.step)
                 else:
                     self._fail(arrival.step, arrival.error, outcome)
+                outcome.is_doubtful |= arrival.is_doubtful
                 if arrival.touched is not None:
                     self._touched.append(arrival.touched)
             self._flush()

@@ -38,7 +38,7 @@ from syncagent.model import Kind, LocalStamp
 from syncagent.names import STATE_DIRECTORY
 from syncagent.ports import Attributes, Content, Listing, Seen
 from syncagent.renames import exchange, move_to_free_name
-from syncagent.sendings import Sendings
+from syncagent.underway import UnderWay
 
 READ_BYTES = 1 << 20
 """Pieces in which files are hashed."""
@@ -83,7 +83,7 @@ class LocalFolder:
         self._staging = os.path.join(self._state, "staging")
         self._trash = os.path.join(self._state, "trash")
         self._numbers = itertools.count()
-        self.sendings = Sendings(FilePath(self._state, "sendings"))
+        self.under_way = UnderWay(FilePath(self._state, "underway"))
 
     # The folder itself
 

@@ -34,6 +34,8 @@ class RemoteLook:
     """What a look found."""
 
     gone: list[NodeId] = field(default_factory=list)
+    removed: list[Path] | None = None
+    """What the server says is removed, known or not; None: a walk tells no such thing."""
     troubles: list[Trouble] = field(default_factory=list)
 
 
@@ -59,6 +61,18 @@ def observe_tree(remote: Remote, journal: Journal, selection: Selection, *, ever
     """
     with journal.transaction():
         return _Look(remote, journal, selection).walk(everything=everything)
+
+
+def ask_again(journal: Journal, directory: NodeId, token: str) -> None:
+    """Have the next look tell once more what became of a directory's entries since this token."""
+    journal.note(TOKEN, token)
+    journal.note(ROOT_TAG, "")
+    while directory != ROOT_ID:  # a walk leaves out nothing on the way there
+        node = journal.node(directory)
+        if node.remote is None:
+            return
+        journal.put(replace(node, remote=replace(node.remote, walked="")))
+        directory = node.remote.place.parent
 
 
 class _Look:
@@ -96,6 +110,7 @@ class _Look:
 
     def changes(self, token: str) -> RemoteLook:
         """Take over what the server says has changed."""
+        self._found.removed = []
         token = self._take_changes(token)
         self._finish()
         self._journal.note(TOKEN, "" if self._found.troubles else token)
@@ -129,6 +144,8 @@ class _Look:
             self._change(entry)
         for path in removed:
             self._remove(path)
+        if self._found.removed is not None:
+            self._found.removed += removed
         return token
 
     def _gather(self, token: str) -> tuple[str, list[RemoteEntry], list[Path], int]:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from helenite.core.errors import HeleniteError
 from helenite.core.paths import Path
-from syncagent.model import Kind, LocalStamp, RemoteStamp
+from syncagent.model import Kind, LocalStamp, RemoteStamp, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,17 +251,14 @@ class Listing:
 
 
 class Memory(Protocol):
-    """What this device has begun to send, also in an earlier life, and has not heard back about."""
+    """What this device has begun to bring over, also in an earlier life, and may not know the end of. Any thread."""
 
-    @property
-    def is_empty(self) -> bool: ...
-
-    def note(self, uploads: Iterable[tuple[Path, bytes]]) -> None:
-        """These contents (by SHA-256) are about to be sent to these paths; called before they are. Any thread."""
+    def note(self, side: Tree, contents: Iterable[tuple[Path, bytes]]) -> None:
+        """These contents (by SHA-256) are about to become what is at these paths of this side; called before."""
         ...
 
-    def has(self, path: Path, digest: bytes) -> bool:
-        """Whether this content was sent to this path, perhaps in vain."""
+    def has(self, side: Tree, path: Path, digest: bytes) -> bool:
+        """Whether this content was brought to this path of this side, perhaps in vain."""
         ...
 
     def forget(self) -> None:
@@ -277,7 +274,7 @@ class Folder(Protocol):
     """
 
     @property
-    def sendings(self) -> Memory: ...
+    def under_way(self) -> Memory: ...
 
     def marker(self) -> str | None:
         """The id that `mark` left in the folder; None when there is none. UnavailableError when there is no folder."""

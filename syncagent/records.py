@@ -87,36 +87,69 @@ def remote_is(journal: Journal, node_id: NodeId, state: RemoteState) -> None:
     journal.put(agreed(replace(journal.node(node_id), remote=state)))
 
 
-def uploaded(journal: Journal, node_id: NodeId, sent: LocalState, state: RemoteState) -> None:
-    """The server has the content that the local file had when it was sent; by now that may be another, or gone."""
+def uploaded(
+    journal: Journal, node_id: NodeId, sent: LocalState, state: RemoteState, replaced: RemoteStamp | None
+) -> None:
+    """The server has the content that the local file had when it was sent; by now that may be another, or gone.
+
+    Args:
+        journal: where to write it down.
+        node_id: the node; it may be unknown, because the local file was deleted meanwhile.
+        sent: the local file as it was sent.
+        state: what the server made of it.
+        replaced: the revision that it replaced.
+    """
     with journal.transaction():
+        node = _known(journal, node_id)
         seen = journal.find_resource(state.stamp.resource)
-        if seen is not None and seen.id != node_id and seen.remote is not None:
+        if seen is not None and seen.id != node_id:
             # The server told of the new entry before we knew that it is ours.
-            if seen.only_side is not Tree.REMOTE or seen.ancestor is not None:
+            if seen.only_side is not Tree.REMOTE or seen.ancestor is not None or node.remote is not None:
                 raise PreconditionFailedError(f"{state.place.name} is taken for another entry")
-            state = replace(state, place=seen.remote.place)
             forget(journal, seen.id)
-        node = journal.node(node_id)
+        elif node.remote is not None and seen is None:
+            raise PreconditionFailedError(f"{state.place.name} is another entry by now")
         if node.local is not None and node.local.stamp == sent.stamp:
             node = replace(node, local=replace(node.local, digest=sent.digest))
+        remote = _present_state(state, None if seen is None else seen.remote, replaced)
+        if remote is not None:
+            expect_free(journal, Tree.REMOTE, remote.place, node_id)
         place = sent.place if node.ancestor is None else node.ancestor.place
-        if node.local is not None and node.local.place == state.place:
-            place = state.place
-        expect_free(journal, Tree.REMOTE, state.place, node_id)
-        ancestor = AgreedState(place, node.kind, sent.digest, sent.stamp, state.stamp)
-        journal.put(replace(node, ancestor=ancestor, remote=state))
+        if remote is not None and node.local is not None and node.local.place == remote.place:
+            place = remote.place
+        ancestor = AgreedState(place, sent.kind, sent.digest, sent.stamp, state.stamp)
+        journal.put(replace(node, ancestor=ancestor, remote=remote))
 
 
-def sent_before(journal: Journal, node_id: NodeId) -> None:
-    """The server's revision is what this device sent, without hearing of it: what both sides had in common then."""
+def _known(journal: Journal, node_id: NodeId) -> Node:
+    """The node, if need be one that is nowhere yet."""
+    try:
+        return journal.node(node_id)
+    except KeyError:
+        return Node(node_id)
+
+
+def _present_state(made: RemoteState, seen: RemoteState | None, replaced: RemoteStamp | None) -> RemoteState | None:
+    """How the server's side is after an upload that made `made` of `replaced`; `seen`: what looks have found by now."""
+    if seen is None:
+        return made if replaced is None else None  # what was replaced was there; so it is gone since
+    if seen.stamp.etag == made.stamp.etag or (replaced is not None and seen.stamp.etag == replaced.etag):
+        return replace(made, place=seen.place)
+    return seen  # somebody has made another revision of it already
+
+
+def brought_before(journal: Journal, node_id: NodeId, side: Tree, digest: bytes) -> None:
+    """What one side has is what this device brought there, without living to write it down: what both had in common."""
     node = journal.node(node_id)
     assert node.local is not None
     assert node.remote is not None
-    remote = node.remote
-    place = remote.place if node.ancestor is None or node.local.place == remote.place else node.ancestor.place
-    local = LocalStamp(0, remote.stamp.size)  # how the file looked then is not known
-    journal.put(replace(node, ancestor=AgreedState(place, node.kind, remote.digest, local, remote.stamp)))
+    local, remote = node.local.stamp, node.remote.stamp
+    if side is Tree.REMOTE:
+        local = LocalStamp(0, remote.size)  # how the other side looked then is not known
+    else:
+        remote = RemoteStamp(remote.resource, size=local.size)
+    place = node.remote.place if node.ancestor is None else node.ancestor.place
+    journal.put(replace(node, ancestor=AgreedState(place, node.kind, digest, local, remote)))
 
 
 def expect_free(journal: Journal, side: Tree, place: Place, taker: NodeId) -> None:

@@ -9,13 +9,13 @@ fit any more is dropped, and the planner decides anew. Apart from the jobs thems
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from helenite.core.errors import HeleniteError, PreconditionFailedError
 from helenite.core.paths import Path
-from syncagent import records
+from syncagent import observe, records
 from syncagent.cargo import (
     Cargo,
     Fetched,
@@ -30,6 +30,7 @@ from syncagent.cargo import (
 )
 from syncagent.journal import Journal
 from syncagent.model import Kind, LocalState, Node, NodeId, RemoteStamp, RemoteState, Tree, path_of
+from syncagent.overlaps import Overlaps
 from syncagent.plan import Download
 from syncagent.plan import Upload as UploadStep
 from syncagent.ports import Content, Folder, Present, Remote, Twin
@@ -59,11 +60,15 @@ _Job = Callable[[], Sequence[Result]]
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A transfer that is over. `error`: why it came to nothing. `touched`: what was put in place locally."""
+    """A transfer that is over. `error`: why it came to nothing. `touched`: what was put in place locally.
+
+    `is_doubtful`: it may have come to more than that, and the server has to be asked.
+    """
 
     step: UploadStep | Download
     error: HeleniteError | None = None
     touched: Path | None = None
+    is_doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class Transfers:
         self._loads: list[_Load] = []
         self._arrived: deque[tuple[Cargo, Result]] = deque()  # and not yet taken over
         self._running: set[NodeId] = set()
+        self._overlaps = Overlaps()
         self._counts: Counter[bool] = Counter()  # of large ones and of others
         self._outgoing: list[Outgoing] = []  # these two wait for company
         self._incoming: list[Incoming] = []
@@ -100,6 +106,7 @@ class Transfers:
         wait([load.future for load in self._loads if not load.future.cancel()])
         for held in (self._loads, self._arrived, self._outgoing, self._incoming, self._running, self._counts):
             held.clear()
+        self._overlaps.clear()
 
     def start(self, step: UploadStep | Download) -> bool:
         """Prepare a transfer, which begins with `begin` at the latest; False when it has to come again later."""
@@ -110,6 +117,8 @@ class Transfers:
             return False
         cargo = self._outgoing_of(node, step) if isinstance(step, UploadStep) else self._incoming_of(node, step)
         self._running.add(step.node)
+        if isinstance(cargo, Outgoing):
+            self._overlaps.begin(step.node, self._journal.fact(observe.TOKEN) or "")
         self._counts[is_large] += 1
         if cargo.travels_in_company and self._remote.group_max() > 1:
             self._join(cargo)
@@ -128,7 +137,17 @@ class Transfers:
         while self._arrived:
             cargo, result = self._arrived.popleft()
             self._running.discard(cargo.step.node)
-            yield self._end(cargo.step, result)
+            arrival = self._end(cargo, result)
+            if isinstance(cargo, Outgoing):
+                since = self._overlaps.end(cargo.step.node, cargo.target)
+                if since is not None and arrival.error is None:
+                    observe.ask_again(self._journal, cargo.place.parent, since)
+                    arrival = replace(arrival, is_doubtful=True)
+            yield arrival
+
+    def looked(self, removed: Iterable[Path] | None) -> None:
+        """The server was looked at; what it says is removed, if it does."""
+        self._overlaps.look(removed)
 
     # Beginning
 
@@ -177,21 +196,13 @@ class Transfers:
                 results = [error] * len(load.items)
             self._arrived.extend(zip(load.items, results, strict=True))
 
-    def _end(self, step: UploadStep | Download, result: Result) -> Arrival:
+    def _end(self, cargo: Cargo, result: Result) -> Arrival:
         if isinstance(result, HeleniteError):
-            return Arrival(step, result)
+            return Arrival(cargo.step, result)
         try:
-            self._expect_known(step.node)
-            return Arrival(step, touched=self._take_over(step, result))
+            return Arrival(cargo.step, touched=self._take_over(cargo, result))
         except HeleniteError as error:
-            return Arrival(step, error)
-
-    def _expect_known(self, node: NodeId) -> None:
-        """Refuse what has arrived for a node that went away on both sides meanwhile."""
-        try:
-            self._journal.node(node)
-        except KeyError as error:
-            raise PreconditionFailedError("the entry is gone by now") from error
+            return Arrival(cargo.step, error)
 
     def _outgoing_of(self, node: Node, step: UploadStep) -> Outgoing:
         local = node.local
@@ -221,7 +232,8 @@ class Transfers:
         source = path_of(self._journal, Tree.REMOTE, node.id)
         staging = self._folder.staging_file(f"{remote.stamp.resource} {remote.stamp.etag}")
         present = self._local_twin(remote) or self._present(node)
-        return Incoming(step, node.kind, source, remote.stamp, remote.digest, staging, present)
+        replaces = None if node.local is None else node.local.stamp
+        return Incoming(step, node.kind, source, remote.stamp, remote.digest, staging, present, replaces)
 
     def _local_twin(self, remote: RemoteState) -> Present | None:
         """A local file that has this content already."""
@@ -245,31 +257,35 @@ class Transfers:
         state = f"{stamp.inode:x}-{stamp.mtime_ns:x}-{stamp.ctime_ns:x}"
         return Present(self._folder.file_of(path), agreed.digest, state, confirm)
 
-    def _take_over(self, step: UploadStep | Download, outcome: Uploaded | Fetched) -> Path | None:
+    def _take_over(self, cargo: Cargo, outcome: Uploaded | Fetched) -> Path | None:
         match outcome:
             case Uploaded(sent, place, stamp):
+                assert isinstance(cargo, Outgoing)
                 state = RemoteState(place, sent.kind, stamp, sent.digest)
-                records.uploaded(self._journal, step.node, sent, state)
+                records.uploaded(self._journal, cargo.step.node, sent, state, cargo.replaces)
                 return None
             case Fetched(stamp, content):
-                return self._install(step, stamp, content)
+                assert isinstance(cargo, Incoming)
+                return self._install(cargo, stamp, content)
 
-    def _install(self, step: UploadStep | Download, stamp: RemoteStamp, content: Content) -> Path:
+    def _install(self, cargo: Incoming, stamp: RemoteStamp, content: Content) -> Path:
         """Put a download in place, if it still is what both sides want."""
-        node = self._journal.node(step.node)
+        try:
+            node = self._journal.node(cargo.step.node)
+        except KeyError as error:
+            raise PreconditionFailedError("the entry is gone by now") from error
         if node.remote is None or node.remote.stamp != stamp:
             raise PreconditionFailedError("the server has a newer revision by now")
-        if step.place is not None and node.local is not None:
-            raise PreconditionFailedError("there is a local file by now")
-        if step.place is None and node.local is None:
-            raise PreconditionFailedError("the local file is gone by now")
-        place = node.local.place if node.local is not None else step.place
+        replaces = None if node.local is None else node.local.stamp
+        if replaces != (cargo.replaces if cargo.step.place is None else None):
+            raise PreconditionFailedError("the local file was changed while its new revision came")
+        place = node.local.place if node.local is not None else cargo.step.place
         assert place is not None
         records.expect_free(self._journal, Tree.LOCAL, place, node.id)
-        replaces = None if node.local is None else node.local.stamp
         path = (*path_of(self._journal, Tree.LOCAL, place.parent), place.name)
+        self._folder.under_way.note(Tree.LOCAL, [(path, content.digest)])
         local = self._folder.install(path, content, replaces)
-        node = self._journal.node(step.node)
+        node = self._journal.node(node.id)
         assert node.remote is not None
         if node.remote.digest is None:
             records.remote_digest(self._journal, node.id, content.digest)

@@ -1,7 +1,8 @@
 """One to three agents with real folders and journals, and a server in memory, while people edit, requests and replies
 are lost and processes die: in the end all are equal, nothing is lost, and one more cycle writes nothing.
 
-A seed that fails is named; `simulate(seed, directory)` replays it, as far as inode numbers and file times allow.
+A seed that fails is named; `simulate(seed, directory, is_late=…)` replays it, as far as inode numbers and file times
+allow.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Disturbance:
             self._busy = False
 
 
-def simulate(seed: int, base: Path) -> None:
-    """One run."""
+def simulate(seed: int, base: Path, *, is_late: bool = False) -> None:
+    """One run. `is_late`: transfers end some time later, while cycles and people go on."""
     random = Random(seed)
     server = MemoryServer(
         tells_changes=random.random() < 0.6,
@@ -55,6 +56,8 @@ def simulate(seed: int, base: Path) -> None:
     world = World(base, random, server, random.choice((1, 2, 2, 3)))
     server.computes_digests = random.random() < 0.5
     server.names_all = random.random() < 0.5
+    for agent in world.agents if is_late else ():
+        agent.be_late(random)
     disturbance = server.hook = Disturbance(random, world)
     with disturbing(pytest.MonkeyPatch(), disturbance):
         for _ in range(random.randrange(1, 6)):
@@ -77,20 +80,28 @@ def simulate(seed: int, base: Path) -> None:
 def cycle_with_trouble(random: Random, agent: Agent) -> None:
     try:
         agent.engine.cycle(everywhere=random.random() < 0.8, asks=random.random() < 0.8)
+        if agent.late is not None:
+            agent.late.run_some(random.randrange(4))
     except UnavailableError:
         pass  # the server could not be looked at
     except Crash:
         agent.restart(lose_journal=random.random() < 0.03)
 
 
-def test_simulated_agents(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("is_late", [False, True])
+def test_simulated_agents(tmp_path: Path, request: pytest.FixtureRequest, *, is_late: bool) -> None:
     for seed in range(SEEDS_SLOW if request.config.getoption("--slow") else SEEDS):
         base = tmp_path / str(seed)
         base.mkdir()
         try:
-            simulate(seed, base)
+            simulate(seed, base, is_late=is_late)
         except (Exception, Crash) as error:
-            raise AssertionError(f"simulate({seed}, …): {error!r}") from error
+            raise AssertionError(f"simulate({seed}, …, is_late={is_late}): {error!r}") from error
+
+
+@pytest.mark.parametrize("seed", [35, 120])  # what another moved or deleted before the reply to an upload was read
+def test_what_went_wrong_once_with_late_transfers(seed: int, tmp_path: Path) -> None:
+    simulate(seed, tmp_path, is_late=True)
 
 
 @pytest.mark.parametrize(

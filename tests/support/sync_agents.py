@@ -14,7 +14,8 @@ from helenite.core.errors import HeleniteError, UnavailableError
 from helenite.core.paths import ROOT
 from syncagent.control import ask
 from syncagent.model import Kind
-from syncagent.names import STATE_DIRECTORY
+from syncagent.names import STATE_DIRECTORY, is_conflict_copy
+from syncagent.ports import RemoteEntry
 from syncagent.remote import WebDavRemote
 from syncagent.session import Account, Session, Throttles
 from syncagent.settings import Home
@@ -116,6 +117,11 @@ class Agent:
                     found[key] = None if path.is_dir() else path.read_bytes()
         return found
 
+    def staged(self) -> list[Path]:
+        """What is on its way."""
+        staging = self.folder / STATE_DIRECTORY / "staging"
+        return list(staging.iterdir()) if staging.exists() else []
+
     def trashed(self) -> list[bytes]:
         """Contents in the local trash."""
         trash = self.folder / STATE_DIRECTORY / "trash"
@@ -129,6 +135,7 @@ class ServerView:
         clock = Clock()
         self.remote = WebDavRemote(Session(Account(url), clock, Throttles(Throttle(clock), Throttle(clock))))
         self._scratch = scratch
+        self._seen: dict[tuple[str, str], bytes] = {}  # by resource id and ETag: one content for ever
 
     def tree(self) -> Tree:
         found: Tree = {}
@@ -140,11 +147,17 @@ class ServerView:
                     found[key] = None
                     stack.append(entry.path)
                     continue
-                self.remote.fetch(entry.path, entry.stamp, self._scratch)
-                content = self._scratch.read_bytes()
-                self._scratch.unlink()
+                content = self._content(entry)
                 found[key] = b"-> " + content if entry.kind is Kind.LINK else content
         return found
+
+    def _content(self, entry: RemoteEntry) -> bytes:
+        known = (entry.stamp.resource, entry.stamp.etag)
+        if known not in self._seen:
+            self.remote.fetch(entry.path, entry.stamp, self._scratch)
+            self._seen[known] = self._scratch.read_bytes()
+            self._scratch.unlink()
+        return self._seen[known]
 
 
 def settle(server: ServerView, *agents: Agent, within_s: float = SETTLE_S) -> Tree:
@@ -170,9 +183,26 @@ def settle(server: ServerView, *agents: Agent, within_s: float = SETTLE_S) -> Tr
         raise AssertionError(f"{error}: {states}, server {sorted(server.tree())}") from error
     tree = agents[0].tree()
     assert not [path for path in tree if ".helenite-" in path and not path.endswith(".heleniteignore")]
+    check_copies(tree)
     token = server.remote.token()
     for agent in agents:
         agent.look_everywhere()
     assert server.remote.token() == token, "a cycle after all was equal has written something"
     assert [agent.tree() for agent in agents] == [tree] * len(agents)
+    for agent in agents:
+        assert agent.status()["crashes"] == 0, agent.log.read_text()[-5000:]
+        leftovers = [file.name for file in agent.staged() if not file.name.startswith("part-")]
+        assert leftovers == []
     return tree
+
+
+def check_copies(tree: Tree) -> None:
+    """No conflict copy is there twice, or equals what it is a copy of."""
+    for path, content in tree.items():
+        name = path.rpartition("/")[2]
+        if is_conflict_copy(name) and content is not None:
+            stem = path[: len(path) - len(name) + name.index(" (")]
+            twins = [
+                other for other, its in tree.items() if its == content and other.startswith(stem) and other != path
+            ]
+            assert not [twin for twin in twins if "/" not in twin[len(stem) :]], (path, twins)

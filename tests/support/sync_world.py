@@ -11,12 +11,15 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path as FilePath
 from random import Random
+from typing import Any
 
 import pytest
 
 from helenite.core.clock import Clock
+from helenite.core.errors import HeleniteError
 from syncagent import folder as folder_module
 from syncagent.engine import Engine, Report, Settings
 from syncagent.fates import Customs
@@ -50,6 +53,35 @@ class TestClock(Clock):
         return self.now
 
 
+class LateExecutor(Executor):
+    """Transfers that are carried out some time, when the test says so: cycles and people go on meanwhile."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._jobs: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._jobs.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def run_some(self, count: int) -> int:
+        """Carry out some of them, in any order; how many there were. What kills the process leaves here."""
+        done = 0
+        while self._jobs and done < count:
+            future, job = self._jobs.pop(self._random.randrange(len(self._jobs)))
+            if future.set_running_or_notify_cancel():
+                done += 1
+                try:
+                    future.set_result(job())
+                except HeleniteError as error:
+                    future.set_exception(error)
+                except BaseException as death:
+                    future.set_exception(death)
+                    raise
+        return done
+
+
 class Agent:
     """One machine with one synced folder."""
 
@@ -62,6 +94,7 @@ class Agent:
         self.selection = Selection()
         self.limits = Limits(count=10_000)
         self.lanes = Lanes()
+        self.late: LateExecutor | None = None
         self._journal_file = base / f"{name}.journal" / "journal"
         self._engine: Engine | None = None
 
@@ -88,6 +121,11 @@ class Agent:
                 return report
             self.clock.now += 400
         raise AssertionError(f"{self.name} does not come to rest: {report}")
+
+    def be_late(self, random: Random) -> None:
+        """From now on transfers take their time."""
+        self.late = LateExecutor(random)
+        self.lanes = Lanes(self.late, self.late)
 
     def restart(self, *, lose_journal: bool = False) -> None:
         """The process ends, whatever it was doing, and starts again."""
@@ -189,6 +227,8 @@ class World:
                 report = agent.cycle()
                 assert report.stop is None, report.stop
                 steps += len(report.steps) + (not report.is_quiet)
+                if agent.late is not None:
+                    agent.late.run_some(1_000)
             self.clock.now += 400
             if not steps:
                 return

@@ -346,7 +346,32 @@ def test_a_lost_reply_and_then_an_edit_is_no_conflict(
     world.settle()
     world.check()
     assert agent.listing() == {"d": None, "d/a": second}
-    assert not (agent.root / STATE_DIRECTORY / "sendings").exists()
+    assert not (agent.root / STATE_DIRECTORY / "underway").exists()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_crash_after_a_download_and_then_an_edit_there_is_no_conflict(
+    world: World, agent: Agent, server: MemoryServer, monkeypatch: pytest.MonkeyPatch, *, is_new: bool
+) -> None:
+    if not is_new:
+        server.put(("a",), b"0")
+        world.settle()
+    server.put(("a",), b"1")
+    install = agent.engine._folder.install
+
+    def install_and_die(*given: object) -> None:
+        install(*given)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(agent.engine._folder, "install", install_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        world.settle()
+    agent.restart()
+    assert agent.listing() == {"a": b"1"}
+    server.put(("a",), b"there")
+    world.settle()
+    world.check()
+    assert agent.listing() == {"a": b"there"}
 
 
 def test_what_another_has_sent_is_a_conflict_all_the_same(world: World, agent: Agent, server: MemoryServer) -> None:

@@ -1,9 +1,11 @@
-"""Remembers what this device has begun to send, until it is known what came of it.
+"""Remembers what this device has begun to bring over, until it is known what came of it.
 
 An agent that dies after an upload and before it has written that down finds a revision on the server that it does not
-know. If the file was saved again meanwhile, that would look like a conflict, with itself. So each upload is noted, in a
-file of the folder's own directory, before it is sent: a revision that has that very content at that very path is ours,
-and what was saved after it replaces it. Losing the file costs a conflict copy, so it is not flushed.
+know; one that dies after it has put a download in place finds a file that it does not know. If the file was saved again
+meanwhile, here or there, that would look like a conflict, of the device with itself. So each upload is noted, in a file
+of the folder's own directory, before it is sent, and each download before it is put in place. What has that very
+content at that very path is the past of what the other side has, and gives way to it. Losing the file costs a conflict
+copy, so it is not flushed.
 
 Used by `folder`. Any thread: one lock guards the file and the memory.
 """
@@ -17,25 +19,29 @@ from collections.abc import Iterable
 from pathlib import Path as FilePath
 
 from helenite.core.paths import Path
+from syncagent.model import Tree
 
 KEPT_MAX = 8_192
 """More than can be under way at a time (`transfers`); the file has at most twice as many lines."""
 
+_Carried = tuple[Tree, Path, str]
+"""To which side, to which path there, which content."""
 
-class Sendings:
-    """The uploads of one pair."""
+
+class UnderWay:
+    """The contents that are on their way, of one pair."""
 
     def __init__(self, file: FilePath) -> None:
         self._file = file
         self._lock = threading.Lock()
-        self._kept: deque[tuple[Path, str]] | None = None  # as in the file; None: not read yet
+        self._kept: deque[_Carried] | None = None  # as in the file; None: not read yet
         self._lines = 0
 
-    def note(self, uploads: Iterable[tuple[Path, bytes]]) -> None:
-        """These contents are about to be sent to these paths."""
+    def note(self, side: Tree, contents: Iterable[tuple[Path, bytes]]) -> None:
+        """These contents are about to become what is at these paths of this side."""
+        fresh = [(side, path, digest.hex()) for path, digest in contents]
         with self._lock:
             kept = self._load()
-            fresh = [(path, digest.hex()) for path, digest in uploads]
             kept.extend(fresh)
             if self._lines + len(fresh) > 2 * KEPT_MAX:
                 self._file.write_text("".join(map(_line, kept)), encoding="utf-8")
@@ -45,15 +51,10 @@ class Sendings:
                 stream.writelines(map(_line, fresh))
             self._lines += len(fresh)
 
-    def has(self, path: Path, digest: bytes) -> bool:
-        """Whether this content was sent to this path, perhaps in vain."""
+    def has(self, side: Tree, path: Path, digest: bytes) -> bool:
+        """Whether this content was brought to this path of this side, perhaps in vain."""
         with self._lock:
-            return (path, digest.hex()) in self._load()
-
-    @property
-    def is_empty(self) -> bool:
-        with self._lock:
-            return not self._load()
+            return (side, path, digest.hex()) in self._load()
 
     def forget(self) -> None:
         """It is known what came of all of them."""
@@ -62,7 +63,7 @@ class Sendings:
                 self._kept, self._lines = deque(maxlen=KEPT_MAX), 0
                 self._file.unlink(missing_ok=True)
 
-    def _load(self) -> deque[tuple[Path, str]]:
+    def _load(self) -> deque[_Carried]:
         if self._kept is None:
             try:
                 lines = self._file.read_text(encoding="utf-8").splitlines()
@@ -72,14 +73,14 @@ class Sendings:
         return self._kept
 
 
-def _line(upload: tuple[Path, str]) -> str:
-    return json.dumps(upload) + "\n"
+def _line(carried: _Carried) -> str:
+    return json.dumps(carried) + "\n"
 
 
-def _parse(lines: Iterable[str]) -> Iterable[tuple[Path, str]]:
+def _parse(lines: Iterable[str]) -> Iterable[_Carried]:
     for line in lines:
         try:
-            path, digest = json.loads(line)
+            side, path, digest = json.loads(line)
         except ValueError:
             continue  # the process died while it wrote this line
-        yield tuple(path), digest
+        yield Tree(side), tuple(path), digest

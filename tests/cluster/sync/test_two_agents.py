@@ -7,59 +7,13 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from helenite.core.errors import HeleniteError
 from syncagent.control import ask
 from tests.support.cluster import Cluster
 from tests.support.sync_agents import Agent, ServerView, settle
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("cluster") / "data", "--workers", "2") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def server(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerView]:
-    found = ServerView(f"{cluster.url}shared", tmp_path_factory.mktemp("view") / "scratch")
-    yield found
-    found.remote.close()
-
-
-@pytest.fixture(scope="module")
-def devices(
-    cluster: Cluster, server: ServerView, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Agent, Agent]]:
-    base = tmp_path_factory.mktemp("agents")
-    found = Agent(base, "anna"), Agent(base, "bert")
-    for agent in found:
-        agent.add(f"{cluster.url}shared")
-        agent.start()
-    yield found
-    for agent in found:
-        agent.stop()
-
-
-@pytest.fixture
-def anna(devices: tuple[Agent, Agent]) -> Iterator[Agent]:
-    yield from _running(devices[0])
-
-
-@pytest.fixture
-def bert(devices: tuple[Agent, Agent]) -> Iterator[Agent]:
-    yield from _running(devices[1])
-
-
-def _running(agent: Agent) -> Iterator[Agent]:
-    yield agent
-    if agent.process is None:
-        agent.start()
 
 
 def appears(agent: Agent, path: str, content: bytes, within_s: float = 30.0) -> None:
@@ -220,10 +174,8 @@ def test_agents_killed_in_the_middle(anna: Agent, bert: Agent, server: ServerVie
         victim.start()
     tree = settle(server, anna, bert)
     for attempt in range(4):
-        # An upload that an agent did not live to hear of looks like another's: then there is a copy, and no loss.
         saved = [content for path, content in tree.items() if path.startswith(f"kill{attempt}/f0")]
-        assert b"changed while one was dead" in saved
-        assert len(saved) <= 2
+        assert saved == [b"changed while one was dead"]
 
 
 def test_a_gateway_that_dies(anna: Agent, bert: Agent, server: ServerView, cluster: Cluster) -> None:
