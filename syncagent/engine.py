@@ -287,11 +287,12 @@ class Engine:
 
     def _plan(self, held: frozenset[NodeId]) -> Plan:
         customs = replace(self._settings.customs, held=held)
-        nodes = self._journal.unsettled(NEW_MAX)
+        on_the_way = self._transfers.running
+        nodes = self._journal.unsettled(NEW_MAX, on_the_way)
         plan = reconcile(self._journal, nodes, customs)
         if plan.is_empty and len(nodes) >= NEW_MAX:
             # The first ones cannot be brought over, so the others have to be seen.
-            plan = reconcile(self._journal, self._journal.unsettled(-1), customs)
+            plan = reconcile(self._journal, self._journal.unsettled(-1, on_the_way), customs)
         return plan
 
     def _collect(self, report: Report) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
 
@@ -51,7 +51,14 @@ class History:
 
     def note(self, side: str, verb: str, path: Path, source: Path = ()) -> None:
         """Write down one change."""
-        event = Event(self._clock.now_ms(), side, verb, "/".join(path), "/".join(source))
+        self._write([Event(self._clock.now_ms(), side, verb, "/".join(path), "/".join(source))])
+
+    def note_all(self, side: str, verb: str, paths: Iterable[Path]) -> None:
+        """Write down some changes of one kind."""
+        now_ms = self._clock.now_ms()
+        self._write([Event(now_ms, side, verb, "/".join(path)) for path in paths])
+
+    def _write(self, events: list[Event]) -> None:
         with self._lock:
             if self._count >= LINES_MAX:
                 kept = self._read()[-LINES_MAX // 2 :]
@@ -60,9 +67,9 @@ class History:
                 fresh.replace(self._file)
                 self._count = len(kept)
             with self._file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(asdict(event)) + "\n")
-            self._count += 1
-            self._recent.append(event)
+                stream.writelines(json.dumps(asdict(event)) + "\n" for event in events)
+            self._count += len(events)
+            self._recent.extend(events)
 
     @property
     def recent(self) -> list[Event]:
@@ -132,9 +139,10 @@ class RecordedRemote(WebDavRemote):
 
     def store_many(self, orders: Sequence[Sending]) -> Sequence[RemoteStamp | HeleniteError]:
         stamps = super().store_many(orders)
-        for order, stamp in zip(orders, stamps, strict=True):
-            if isinstance(stamp, RemoteStamp):
-                self._history.note("remote", "sent", order.path)
+        pairs = zip(orders, stamps, strict=True)
+        self._history.note_all(
+            "remote", "sent", [order.path for order, stamp in pairs if isinstance(stamp, RemoteStamp)]
+        )
         return stamps
 
     def make_directory(self, path: Path) -> RemoteStamp:
@@ -144,9 +152,8 @@ class RecordedRemote(WebDavRemote):
 
     def make_directories(self, paths: Sequence[Path]) -> Sequence[RemoteStamp | HeleniteError]:
         stamps = super().make_directories(paths)
-        for path, stamp in zip(paths, stamps, strict=True):
-            if isinstance(stamp, RemoteStamp):
-                self._history.note("remote", "made", path)
+        pairs = zip(paths, stamps, strict=True)
+        self._history.note_all("remote", "made", [path for path, stamp in pairs if isinstance(stamp, RemoteStamp)])
         return stamps
 
     def move(self, source: Path, target: Path, expected: RemoteStamp) -> None:

@@ -142,13 +142,14 @@ class Journal:
             if node.kind is Kind.DIRECTORY:
                 stack.extend(self.children_nodes(side, node.id))
 
-    def unsettled(self, new_max: int) -> list[NodeId]:
-        """The nodes that are not settled; of those without an ancestor the oldest, at most so many."""
+    def unsettled(self, new_max: int, without: frozenset[NodeId] = frozenset()) -> list[NodeId]:
+        """The nodes that are not settled; of those without an ancestor the oldest, at most so many, without some."""
         agreed = self._connection.execute("SELECT id FROM node WHERE settled = 0 AND a_parent IS NOT NULL")
         fresh = self._connection.execute(
-            "SELECT id FROM node WHERE settled = 0 AND a_parent IS NULL ORDER BY id LIMIT ?", (new_max,)
+            "SELECT id FROM node WHERE settled = 0 AND a_parent IS NULL ORDER BY id LIMIT ?",
+            (new_max if new_max < 0 else new_max + len(without),),
         )
-        return [NodeId(row[0]) for rows in (agreed, fresh) for row in rows]
+        return [*(NodeId(row[0]) for row in agreed), *(NodeId(row[0]) for row in fresh if row[0] not in without)]
 
     def find_resource(self, resource: str) -> Node | None:
         """The node that has this id on the server."""

@@ -140,7 +140,7 @@ class _Look:
         # makes them ambiguous; only a walk tells then.
         if answer_count > 1 and any(self._moves_directory(entry) for entry in entries):
             raise SequenceExpiredError("a directory was moved among changes that fill several answers")
-        for entry in sorted(entries, key=lambda entry: len(entry.path)):
+        for entry in sorted(entries, key=lambda entry: (len(entry.path), entry.path)):
             self._change(entry)
         for path in removed:
             self._remove(path)
