@@ -1,4 +1,4 @@
-"""Mutations that travel together: what threads ask for while one request is on its way goes with the next one.
+"""What travels together: whatever threads ask for while one request is on its way goes with the next one.
 
 Used by `filesystem`. One thread asks for itself and for all that have come meanwhile, then hands over to the first of
 those that came since: nobody waits for a timer, a single caller waits for nobody, and under load one round trip and one

@@ -17,7 +17,7 @@ from helenite.client.filesystem import FileSystem
 from helenite.client.smallfiles import SmallFile, Stored
 from helenite.config import ClientSettings
 from helenite.core.errors import EntryNotFoundError
-from helenite.core.model import EntryView
+from helenite.core.model import Entry, EntryView
 from helenite.core.paths import Path, format_path, parse_path
 from helenite.core.pb import master_pb2
 
@@ -86,6 +86,13 @@ class CachingFileSystem(FileSystem):
         finally:
             for file in files:
                 self.coherence.touch(file.path)
+
+    def _store(self, file: SmallFile) -> tuple[Entry, bool]:
+        """The same."""
+        try:
+            return super()._store(file)
+        finally:
+            self.coherence.touch(file.path)
 
     def _mutate(self, **verb: Any) -> master_pb2.Outcome:
         """Also a mutation that failed may have happened, or happen yet: the feed tells of that."""

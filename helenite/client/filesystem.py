@@ -23,7 +23,7 @@ from helenite.client.smallfiles import SmallFile, Stored, store_small_files
 from helenite.client.splicer import Splicer
 from helenite.client.writer import Publish, Writer
 from helenite.config import ClientSettings
-from helenite.core.errors import EntryNotFoundError, InvalidRequestError, WrongKindError
+from helenite.core.errors import EntryNotFoundError, HeleniteError, InvalidRequestError, WrongKindError
 from helenite.core.model import (
     Change,
     ChunkHandle,
@@ -82,6 +82,7 @@ class FileSystem:
         self.rpc = MasterRpc(settings.masters, settings.deadline_s)
         self._pool = ChunkPool(self.rpc, settings.deadline_s)
         self._mutations = Batches(self._mutate_all)
+        self._small_files = Batches(self._store_all)
 
     def close(self) -> None:
         self._pool.close()
@@ -208,8 +209,11 @@ class FileSystem:
         `size_bytes` is the announced size, if known: `commit` raises IncompleteBodyError when another number of bytes
         was written. `modified_at_ms` 0 means the time of the commit.
         """
-        publish = self._publisher(path, condition, modified_at_ms)
-        return Writer(self._pool, publish, size_bytes)
+
+        def store_whole(content: bytes, sha256: bytes) -> tuple[Entry, bool]:
+            return self._store(SmallFile(path, content, condition, modified_at_ms, sha256))
+
+        return Writer(self._pool, self._publisher(path, condition, modified_at_ms), size_bytes, store_whole)
 
     def splice(
         self,
@@ -259,6 +263,16 @@ class FileSystem:
     def create_small(self, files: Many[SmallFile]) -> Many[Stored]:
         """Store whole small files, each as by `create`; what came of each. At most SMALL_FILES_MAX."""
         assert len(files) <= SMALL_FILES_MAX, len(files)
+        return self._store_all(files)
+
+    def _store(self, file: SmallFile) -> tuple[Entry, bool]:
+        """Store a small file, together with those of other threads."""
+        stored = self._small_files.call(file)
+        if isinstance(stored, HeleniteError):
+            raise stored
+        return stored
+
+    def _store_all(self, files: Many[SmallFile]) -> Many[Stored]:
         return store_small_files(self._pool, self._mutate_all, files)
 
     # Mutations. Each returns the entry as it is afterwards where there is one.

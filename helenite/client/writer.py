@@ -25,13 +25,21 @@ IN_FLIGHT_MAX = 2
 Publish = Callable[[tuple[Extent, ...], tuple[Location, ...], int, bytes], tuple[Entry, bool]]
 """Commits extents, the locations of fresh chunks, size and digest; returns the entry and whether it is new."""
 
+StoreWhole = Callable[[bytes, bytes], tuple[Entry, bool]]
+"""Stores a whole small file, content and SHA-256 (empty if not known), together with others of other threads."""
+WHOLE_BYTES_MAX = 64 * 1024
+"""A larger file has so much to transfer that company gains nothing."""
+
 
 class Writer:
     """Collects the content of one new revision. Used as a context manager, it aborts unless it was committed."""
 
-    def __init__(self, pool: ChunkPool, publish: Publish, size_bytes: int | None) -> None:
+    def __init__(
+        self, pool: ChunkPool, publish: Publish, size_bytes: int | None, store_whole: StoreWhole | None = None
+    ) -> None:
         self._pool = pool
         self._publish = publish
+        self._store_whole = store_whole
         self._announced = size_bytes
         self._buffer = bytearray()
         self._in_flight: deque[Future[Location]] = deque()
@@ -70,6 +78,9 @@ class Writer:
         """
         if self._announced is not None and self.bytes_written != self._announced:
             raise IncompleteBodyError(f"{self.bytes_written} bytes arrived, {self._announced} were announced")
+        if self._store_whole is not None and self.bytes_written <= WHOLE_BYTES_MAX:
+            self._is_open = False
+            return self._store_whole(bytes(self._buffer), sha256)
         if self._buffer and not self._in_flight:
             # The only or last chunk, nothing to overlap with: written here, without a hop to another thread.
             location = self._pool.write_chunk(memoryview(self._buffer))
