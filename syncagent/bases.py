@@ -66,6 +66,12 @@ class Bases:
             if basis is not None and basis.etag == etag:
                 self._write(resource, Basis(etag, basis.digest, basis.extents, signature))
 
+    def forget(self, resource: str) -> None:
+        """What is remembered of it proved wrong."""
+        with self._lock:
+            if self._directory is not None:
+                _file(self._directory, resource).unlink(missing_ok=True)
+
     def _write(self, resource: str, basis: Basis) -> None:
         if self._directory is None:
             return

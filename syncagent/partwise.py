@@ -65,6 +65,11 @@ class _Upload:
     def size(self) -> int:
         return 0 if self.grown is None else self.grown.size
 
+    def expect_unchanged(self) -> None:
+        """All of it has been read: PreconditionFailedError when it was not what it had been said to be."""
+        if self.state.digest() != self.sent.digest:
+            raise PreconditionFailedError(f"{self.sent.file.name} was changed before it was sent")
+
 
 class Partwise:
     """Sends files to one collection, part by part."""
@@ -83,13 +88,11 @@ class Partwise:
     ) -> RemoteStamp:
         """As `ports.Remote.store`; `dated` are headers that say of what time the file is."""
         upload = self._begin(path, sent, look)
-        while upload.grown is None or upload.grown.size < sent.size:
-            upload.grown = self._grow(upload, dated)
-            self._drafts.save(upload.draft)
-        if upload.state.digest() != sent.digest:
-            self._give_up(upload.draft)
-            raise PreconditionFailedError(f"{sent.file.name} was changed before it was sent")
         try:
+            while upload.grown is None or upload.grown.size < sent.size:
+                upload.grown = self._grow(upload, dated)
+                self._drafts.save(upload.draft)
+            upload.expect_unchanged()
             return self._publish(path, upload, replaces, dated)
         except (PreconditionFailedError, EntryExistsError):
             self._give_up(upload.draft)
@@ -162,6 +165,7 @@ class Partwise:
         else:
             method, headers = "PATCH", headers | {"If-Match": upload.grown.etag, "Content-Type": SPLICE_TYPE}
             if begun + length == sent.size:
+                upload.expect_unchanged()
                 headers["X-Helenite-Result-Digest"] = format_digest(sent.digest)
         began_s = self._session.clock.monotonic_s()
         content = self._content(upload, head, length)

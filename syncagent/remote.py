@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import logging
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from helenite.core.errors import (
     EntryNotFoundError,
     HeleniteError,
     InsufficientStorageError,
+    InvalidRequestError,
     PermissionDeniedError,
     PreconditionFailedError,
     ProtocolError,
@@ -56,7 +58,10 @@ from syncagent.names import aside_name
 from syncagent.partwise import Partwise
 from syncagent.ports import Attributes, Changes, Fetching, Present, RemoteEntry, Sending, ServerIdentity, Upload
 from syncagent.session import SILENCE_S, Session
+from syncagent.signature import Signature
 from syncagent.uploads import Parcel, Uploads
+
+log = logging.getLogger(__name__)
 
 HASHED_BYTES_PER_S = 50e6
 """As slowly may a server read and hash what it has been asked the digest of."""
@@ -210,20 +215,27 @@ class WebDavRemote:
             if parcel is None and self._abilities.keeps_times and self._partwise.is_worth_it(upload.size):
                 stamp = self._partwise.store(path, upload, replaces, dated, self._stamp)
             else:
-                parcel = parcel or self._uploads.whole(upload)
-                signature = parcel.signature
-                stamp = self._send(path, upload, replaces, parcel, dated)
+                stamp, signature = self._send(path, upload, replaces, parcel, dated)
         if upload.kind is Kind.FILE:
             self._learner.learn(path, stamp, upload.digest, upload.file, signature=signature)
         return stamp
 
     def _send(
-        self, path: Path, upload: Upload, replaces: RemoteStamp | None, parcel: Parcel, dated: dict[str, str]
-    ) -> RemoteStamp:
+        self, path: Path, upload: Upload, replaces: RemoteStamp | None, splice: Parcel | None, dated: dict[str, str]
+    ) -> tuple[RemoteStamp, Signature | None]:
+        """Send a splice if there is one, the whole file if not, or if the splice does not make what the file is."""
         condition = {"If-None-Match": "*"} if replaces is None else {"If-Match": replaces.etag}
-        headers = parcel.headers | dated | condition
-        response, _ = self._session.ask(parcel.method, self._session.url(path), headers, parcel.content)
-        return self._stored(path, upload, response, replaces)
+        url = self._session.url(path)
+        parcel = splice or self._uploads.whole(upload)
+        try:
+            response, _ = self._session.ask(parcel.method, url, parcel.headers | dated | condition, parcel.content)
+        except InvalidRequestError as error:
+            if splice is None or replaces is None:
+                raise
+            log.warning("%s is sent whole: %s", format_path(path), error)
+            self._learner.bases.forget(replaces.resource)
+            return self._send(path, upload, replaces, None, dated)
+        return self._stored(path, upload, response, replaces), parcel.signature
 
     def _stored(
         self, path: Path, upload: Upload, response: httpx.Response, replaces: RemoteStamp | None

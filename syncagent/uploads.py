@@ -15,7 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import BinaryIO
 
-from helenite.core.errors import EntryNotFoundError, PermissionDeniedError, PreconditionFailedError, ProtocolError
+from helenite.core.errors import (
+    EntryNotFoundError,
+    InvalidRequestError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    ProtocolError,
+)
 from helenite.core.paths import Path, format_path
 from syncagent.learning import LARGE_BYTES, SPLICE_TYPE, Learner
 from syncagent.model import Kind, RemoteStamp
@@ -105,7 +111,7 @@ class Uploads:
                 return take_all(self._session, path, replaces, twin, upload, dated)
             headers = {"Destination": self._session.url(path), "Overwrite": "F", "If-Match": twin.stamp.etag}
             response, _ = self._session.ask("COPY", self._session.url(twin.path), headers)
-        except (PreconditionFailedError, EntryNotFoundError, PermissionDeniedError) as error:
+        except (PreconditionFailedError, EntryNotFoundError, PermissionDeniedError, InvalidRequestError) as error:
             log.info("%s is sent, not copied: %s", format_path(path), error)
             return None
         etag, resource = response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")

@@ -6,7 +6,15 @@ a client sees is written down in COMPLIANCE.md.
 
 from __future__ import annotations
 
-from helenite.core.errors import EntryNotFoundError, IncompleteBodyError, PreconditionFailedError, WrongKindError
+import itertools
+
+from helenite.client.chunking import Part
+from helenite.core.errors import (
+    EntryNotFoundError,
+    IncompleteBodyError,
+    PreconditionFailedError,
+    WrongKindError,
+)
 from helenite.core.model import Expect
 from helenite.core.paths import format_path
 from webdav.conditions import evaluate_request, found, refuse_upload
@@ -15,9 +23,13 @@ from webdav.errors import refusal
 from webdav.provider import File
 from webdav.request import Request
 from webdav.response import Response, empty
+from webdav.results import ResultDigest
 from webdav.rights import Verb
 from webdav.splices import HEAD_BYTES_MAX, SPLICE_TYPE, BrokenSpliceError, find_end_of_head, parse_parts
 from webdav.urls import parse_local_url
+
+VERIFIED_BYTES_MAX = 1 << 30
+"""A digest of a larger result is not kept: a small change of a large file would cost as much as reading all of it."""
 
 
 def patch(request: Request) -> Response:
@@ -37,6 +49,7 @@ def patch(request: Request) -> Response:
     head, rest = _read_head(request, digests)
     sizes = [file.entry.size_bytes] if source is None else [file.entry.size_bytes, source.entry.size_bytes]
     parts = parse_parts(head, sizes)
+    result = _start_result(request, told, parts, [file] if source is None else [file, source])
     splicing = request.file_system.splice(
         request.path,
         file.view,
@@ -46,16 +59,25 @@ def patch(request: Request) -> Response:
         source=None if source is None else (source.names, source.view),
     )
     with splicing as splicer:
-        splicer.write(rest)
-        for piece in request.body.pieces():
-            digests.update(piece)
+        for piece in itertools.chain([rest], request.body.pieces()):
             splicer.write(piece)
+            if piece is not rest:  # which came with the head
+                digests.update(piece)
+            if result is not None:
+                result.update(piece)
         digests.verify()
-        entry = splicer.commit(told)
+        entry = splicer.commit(b"" if result is None else result.verified())
     headers = request.provider.describe(entry)
     if modified_at_ms:
         headers.append(("X-OC-Mtime", "accepted"))
     return empty(204, headers)
+
+
+def _start_result(request: Request, told: bytes, parts: tuple[Part, ...], files: list[File]) -> ResultDigest | None:
+    """What is to have the digest that the client told; None without one, or when the result is too large to be read."""
+    if not told or sum(part.length for part in parts) > VERIFIED_BYTES_MAX:
+        return None
+    return ResultDigest(told, parts, [request.file_system.open_view(file.view) for file in files])
 
 
 def _expect_file(resource: object, request: Request) -> File:
@@ -72,6 +94,8 @@ def _find_source(request: Request) -> File | None:
     if link is None:
         return None
     path = parse_local_url(link)
+    if path is not None:
+        request.demand_right(Verb.READ, path)
     source = None if path is None else request.find(path, with_locations=True)
     if path is None or source is None or tag is None or tag.strip() != f'"{source.get_etag()}"':
         raise PreconditionFailedError("the source is not there in the revision that X-Helenite-Source-Match names")

@@ -19,7 +19,7 @@ from syncagent.model import Kind, RemoteStamp
 from syncagent.ports import Attributes, Present, Twin, Upload
 from syncagent.remote import WebDavRemote
 from syncagent.session import Account, Session, Throttles
-from syncagent.signature import Signature
+from syncagent.signature import Signature, choose_average, sign
 from syncagent.throttle import Throttle
 from tests.support.gateways import our_gateway
 from tests.support.memory_filesystem import MemoryFileSystem
@@ -157,6 +157,18 @@ def test_a_splice_is_conditional(anna: Device, bert: Device, fs: MemoryFileSyste
         anna.send(first)
     with fs.open(("home", "f")) as reader:
         assert reader.read(0, 10) == b"other"
+
+
+def test_a_splice_that_would_not_make_the_file_is_refused_and_the_file_goes_whole(anna: Device, bert: Device) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    anna.save(EDITED)
+    with anna.file.open("rb", buffering=0) as file:
+        wrong, _ = sign(file, choose_average(len(EDITED)))
+    anna.bases.add_signature(first.resource, first.etag, wrong)
+    second = anna.send(first)
+    assert anna.proxy.passed_bytes > 2 * len(CONTENT)
+    assert bert.fetch(second) == EDITED
 
 
 def test_other_content_goes_whole(anna: Device, bert: Device) -> None:

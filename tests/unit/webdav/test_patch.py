@@ -156,6 +156,36 @@ def test_what_travels_is_compared_with_its_digest(client: Client, etag: str) -> 
     assert patch(client, etag, body, Repr_Digest=f"sha-256=:{right}:").status == 204
 
 
+def test_a_wrong_digest_of_the_result_is_found_before_the_commit(client: Client, etag: str) -> None:
+    """Else nobody could ever fetch the file whole and believe it."""
+    for wrong in (CONTENT[:10] + b"hallo", b"hello" + CONTENT[:10], CONTENT):
+        digest = base64.b64encode(hashlib.sha256(wrong).digest()).decode()
+        told = f"sha-256=:{digest}:"
+        assert patch(client, etag, b"keep 0 10\nnew 5\n\nhello", X_Helenite_Result_Digest=told).status == 400
+    assert client("HEAD", "/f")["ETag"] == etag
+
+
+def test_the_digest_of_a_result_of_many_parts_and_two_files(client: Client, etag: str) -> None:
+    source = client.put("/s", b"source of it")["ETag"]
+    fresh = random.Random(3).randbytes(200_000)
+    whole = CONTENT[5:70_005] + fresh[:7] + b"urc" + CONTENT[:1] + fresh[7:] + CONTENT[500_000:]
+    body = b"keep 5 70000\nnew 7\ntake 2 3\nkeep 0 1\nnew 199993\nkeep 500000 100000\n\n" + fresh
+    digest = base64.b64encode(hashlib.sha256(whole).digest()).decode()
+    told = {"X_Helenite_Source": "/s", "X_Helenite_Source_Match": source}
+    assert patch(client, etag, body, X_Helenite_Result_Digest=f"sha-256=:{digest}:", **told).status == 204
+    assert client.get("/f").body == whole
+
+
+def test_a_result_too_large_to_be_read_keeps_no_digest(
+    client: Client, etag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webdav.patching.VERIFIED_BYTES_MAX", 14)
+    digest = base64.b64encode(hashlib.sha256(CONTENT[:10] + b"hello").digest()).decode()
+    told = f"sha-256=:{digest}:"
+    assert patch(client, etag, b"keep 0 10\nnew 5\n\nhello", X_Helenite_Result_Digest=told).status == 204
+    assert client.get("/f").get("Repr-Digest") is None
+
+
 def test_the_digest_of_the_result_is_kept_for_who_reads_it(client: Client, etag: str) -> None:
     digest = base64.b64encode(hashlib.sha256(CONTENT[:10] + b"hello").digest()).decode()
     body = b"keep 0 10\nnew 5\n\nhello"
