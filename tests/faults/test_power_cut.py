@@ -23,11 +23,13 @@ import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.manifest import Content, Digest
+from tests.support.waiting import wait_until
 
 EXT4_IOC_SHUTDOWN = 0x8004587D
 WITHOUT_FLUSHING = 2
 DISK_BYTES = 3 << 30
 WRITERS = 4
+BUSY_S = 10.0
 SIZES = (0, 100, 4_096, 70_000, 2_000_000)
 RESERVE = {"HELENITE_RESERVE_BYTES": "64MiB"}
 
@@ -55,7 +57,8 @@ class Disk:
             os.close(descriptor)
 
     def unmount(self) -> None:
-        subprocess.run(["umount", str(self.place)], check=True)
+        """When nobody uses it any more: a child that was being started when its supervisor died ends by itself."""
+        wait_until(lambda: subprocess.run(["umount", str(self.place)], check=False).returncode == 0, BUSY_S)
 
 
 @pytest.fixture
