@@ -14,6 +14,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 
@@ -360,14 +361,16 @@ class WebDavRemote:
             yield from page.changed
 
     def _pages(self, directory: Path, results_max: int) -> Iterator[Changes]:
-        """Reports from the beginning on."""
-        token = ""
-        for _ in range(PAGES_MAX):
-            page = self._report(directory, token, results_max)
-            yield page
-            token = page.token
-            if page.is_complete:
-                return
+        """Reports from the beginning on; the server makes the next one while its reader is busy with the last."""
+        with ThreadPoolExecutor(1, "pages") as ahead:
+            coming = ahead.submit(self._report, directory, "", results_max)
+            for _ in range(PAGES_MAX):
+                page = coming.result()
+                if page.is_complete:
+                    yield page
+                    return
+                coming = ahead.submit(self._report, directory, page.token, results_max)
+                yield page
         raise ProtocolError(f"the server's listing of {format_path(directory)} has no end")
 
     def _confirm(self, directory: Path, expected: RemoteStamp) -> str:

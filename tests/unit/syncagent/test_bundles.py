@@ -179,6 +179,16 @@ def test_only_the_expected_revisions_are_fetched(remote: WebDavRemote, scratch: 
     assert not (scratch / "b").exists()
 
 
+def test_a_file_that_has_grown_meanwhile_holds_up_no_other(client: Client, remote: WebDavRemote, scratch: Path) -> None:
+    contents = {("a",): b"small", ("b",): b"other"}
+    stamps = stored(remote, scratch, contents)
+    client.put("/home/a", bytes(5 << 20))
+    wanted = [Fetching(path, stamp, scratch / path[0]) for path, stamp in zip(contents, stamps, strict=True)]
+    outcomes = remote.fetch_many(wanted)
+    assert kinds(outcomes) == [PreconditionFailedError, bytes]
+    assert (scratch / "b").read_bytes() == b"other"
+
+
 def test_directories(remote: WebDavRemote) -> None:
     outcomes = remote.make_directories([("d e",), ("new",), ("d e", "in"), ("ü",)])
     assert kinds(outcomes) == [EntryExistsError, RemoteStamp, RemoteStamp, RemoteStamp]
