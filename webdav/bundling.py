@@ -19,7 +19,7 @@ GROUP_BYTES_MAX = 4 * MIB
 """Content of small files that are stored together; with the group before it, what a bundle holds in memory."""
 HELD_MAX = 64
 HELD_BYTES_MAX = 16 * MIB
-"""Small files of one bundle that are read ahead, and what they hold."""
+"""Small files of one bundle that are read ahead, and what they hold; directories that are made side by side."""
 EXECUTABLE = "{http://apache.org/dav/props/}executable"
 EXECUTABLE_ELEMENT = b'<executable xmlns="http://apache.org/dav/props/">T</executable>'
 """The executable bit, as the dead property that mod_dav, davfs2 and cadaver know it by."""

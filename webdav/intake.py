@@ -2,7 +2,8 @@
 
 Used by `bundles`. Each file is as atomic, conditional and durable as by a PUT; what a bundle spares is the round trips
 of its sender, and most of ours: small files are held in memory and stored in groups (`FileSystem.create_small`), one by
-a thread of the provider while the next comes in; large ones stream through. One bundle serves one thread.
+a thread of the provider while the next comes in, directories are made side by side; large files stream through. One
+bundle serves one thread.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from webdav.bundling import (
     EXECUTABLE,
     EXECUTABLE_ELEMENT,
     GROUP_BYTES_MAX,
+    HELD_MAX,
     SMALL_BYTES,
     check_target,
 )
@@ -125,6 +127,7 @@ class _Intake:
     outcomes: list[_Outcome] = field(default_factory=list)
     _group: _Group = field(default_factory=_Group)
     _storing: tuple[_Group, Future[list[Stored]]] | None = None
+    _making: dict[Path, tuple[_Outcome, Future[tuple[Entry, bool]]]] = field(default_factory=dict)
     _known: set[Path] = field(default_factory=set)
     _down: UnavailableError | None = None
 
@@ -153,6 +156,7 @@ class _Intake:
 
     def finish(self) -> None:
         """Have everything stored, and wait for it."""
+        self._collect_directories()
         self._send_group()
         self._collect()
 
@@ -174,7 +178,7 @@ class _Intake:
         self._wait_for(path)
         self._make_directories(path[:-1])
         if member.is_directory:
-            outcome.entry, outcome.is_new = self._make_directory(path)
+            self._begin_directory(path, outcome)
             return
         order = _Order(path, member, self._condition(member), Digests(None, member.wish("digest"), None))
         if member.size_bytes <= SMALL_BYTES:
@@ -214,6 +218,22 @@ class _Intake:
 
     # Directories
 
+    def _begin_directory(self, path: Path, outcome: _Outcome) -> None:
+        """Have a directory made, with others that come next to one another."""
+        if len(self._making) >= HELD_MAX:
+            self._collect_directories()
+        self._making[path] = outcome, self.request.provider.bundling.submit(self._make_directory, path)
+
+    def _collect_directories(self) -> None:
+        """Wait for those that are being made."""
+        making, self._making = self._making, {}
+        for path, (outcome, future) in making.items():
+            try:
+                outcome.entry, outcome.is_new = future.result()
+                self._known.add(path)
+            except HeleniteError as error:
+                self._fail(outcome, error)
+
     def _make_directories(self, path: Path) -> None:
         """The directories down to `path`, where they are missing."""
         for length in range(len(self.request.path) + 1, len(path) + 1):
@@ -231,7 +251,6 @@ class _Intake:
             entry, is_new = self.request.file_system.stat(path), False
             if not entry.is_directory:
                 raise
-        self._known.add(path)
         return entry, is_new
 
     # Files
@@ -246,6 +265,8 @@ class _Intake:
 
     def _wait_for(self, path: Path) -> None:
         """Members that name the same place, or one above or beneath, are stored one after the other."""
+        if not self._making.keys().isdisjoint(path[:end] for end in range(1, len(path) + 1)):
+            self._collect_directories()
         if self._group.concerns(path) or (self._storing is not None and self._storing[0].concerns(path)):
             self.finish()
 
