@@ -87,6 +87,13 @@ class Bases:
             log.warning("what a large file consists of cannot be remembered: %s", error)
 
     @property
+    def have_room(self) -> bool:
+        """Whether one more would push none out."""
+        if self._directory is None:
+            return False
+        return not self._directory.exists() or sum(1 for _ in self._directory.iterdir()) < BASES_MAX
+
+    @property
     def are_kept(self) -> bool:
         """Whether anything is remembered at all."""
         return self._directory is not None

@@ -172,6 +172,7 @@ class StepExecutor:
                 records.rescue(self._journal, node)
             case Adopt(node):
                 records.agree(self._journal, node)
+                self._study(node)
             case Forget(node):
                 records.forget(self._journal, node)
             case Inspect():
@@ -195,10 +196,20 @@ class StepExecutor:
                 self._set_aside(self._journal.node(node), name)
             case SetAttributes(side, node):
                 self._set_attributes(side, self._journal.node(node))
+                self._study(node)
             case Delete(Tree.LOCAL, node):
                 self._delete_local(node)
             case Delete(_, node):
                 self._delete_remote(node)
+
+    def _study(self, node_id: NodeId) -> None:
+        """What both sides were found to have need not travel whole when it changes."""
+        node = self._journal.node(node_id)
+        if node.kind is not Kind.FILE or not node.is_settled:
+            return
+        if node.remote is not None and node.ancestor is not None and node.ancestor.digest is not None:
+            path, local = (path_of(self._journal, side, node_id) for side in (Tree.REMOTE, Tree.LOCAL))
+            self._remote.study(path, node.remote.stamp, node.ancestor.digest, self._folder.file_of(local))
 
     def _inspect(self, step: Inspect) -> None:
         node = self._journal.node(step.node)
@@ -206,6 +217,7 @@ class StepExecutor:
         if step.side is Tree.LOCAL:
             assert node.local is not None
             records.inspected(self._journal, node.id, self._folder.digest(path, node.local.stamp))
+            self._study(node.id)
         else:
             assert node.remote is not None
             stamp = node.remote.stamp

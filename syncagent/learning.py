@@ -32,6 +32,8 @@ LARGE_BYTES = 4 << 20
 SPLICE_TYPE = "application/vnd.helenite.splice"
 EXTENTS_TYPE = "application/vnd.helenite.extents"
 NICENESS = 15
+STUDYING_MAX = 2000
+"""Files that both sides have and that wait to be looked at; more are left alone."""
 SIGNING_MAX = 64
 """Files that wait to be signed, each with an open descriptor; more are left unsigned."""
 
@@ -46,6 +48,7 @@ class Learner:
         self._signing = ThreadPoolExecutor(1, "sign", _give_way)
         self._room = threading.BoundedSemaphore(SIGNING_MAX)
         self._stopped = threading.Event()
+        self._studying = 0  # a bound need not be exact
 
     def close(self) -> None:
         """Sign nothing more."""
@@ -89,6 +92,20 @@ class Learner:
         self.bases.save(stamp.resource, Basis(stamp.etag, digest, extents, signature))
         if signature is None:
             self._sign_later(stamp, digest, file)
+
+    def study(self, path: Path, stamp: RemoteStamp, digest: bytes, file: FilePath) -> None:
+        """The same, all of it in the background, of a file that both sides were found to have; again costs nothing."""
+        if stamp.size <= LARGE_BYTES or not self.bases.have_room or self._studying >= STUDYING_MAX:
+            return
+        self._studying += 1
+        with contextlib.suppress(RuntimeError):  # the agent ends
+            self._signing.submit(self._study, path, stamp, digest, file)
+
+    def _study(self, path: Path, stamp: RemoteStamp, digest: bytes, file: FilePath) -> None:
+        self._studying -= 1
+        basis = self.bases.load(stamp.resource)
+        if basis is None or basis.etag != stamp.etag or basis.signature is None:
+            self.learn(path, stamp, digest, file)
 
     def _sign_later(self, stamp: RemoteStamp, digest: bytes, file: FilePath) -> None:
         if not self._room.acquire(blocking=False):

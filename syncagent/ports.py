@@ -128,6 +128,13 @@ class Remote(Protocol):
         """
         ...
 
+    def study(self, path: Path, stamp: RemoteStamp, digest: bytes, file: FilePath) -> None:
+        """Both sides have this content, the local one in `file`: what helps with its next transfer may be learnt now.
+
+        In the background; nothing comes of it when the content has changed by then.
+        """
+        ...
+
     def store(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
         """Make the content of a local file the new revision (If-Match), or a new entry (If-None-Match: *).
 

@@ -197,6 +197,9 @@ class WebDavRemote:
     ) -> bytes:
         return self._downloads.fetch(path, expected, into, present, known)
 
+    def study(self, path: Path, stamp: RemoteStamp, digest: bytes, file: FilePath) -> None:
+        self._learner.study(path, stamp, digest, file)
+
     def store(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
         if upload.kind is Kind.LINK and replaces is None:
             return self._store_link(path, upload)

@@ -200,6 +200,9 @@ class MemoryServer:
 
         return self._request("fetch", fetch)
 
+    def study(self, path: Path, stamp: RemoteStamp, digest: bytes, file: FilePath) -> None:
+        """There is nothing to learn."""
+
     def store(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
         # A link's target and a file's content may change until they are read; as a real server does, we compare.
         try:

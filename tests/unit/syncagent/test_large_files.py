@@ -196,6 +196,25 @@ def test_a_file_that_changes_while_it_is_copied_from_is_not_used(anna: Device, b
     assert bert.fetch(second) == EDITED
 
 
+def test_files_that_both_sides_have_are_studied(anna: Device, bert: Device) -> None:
+    anna.save(CONTENT)
+    first = anna.send(None)
+    bert.save(CONTENT)
+    bert.remote.study(("f",), first, bert.digest, bert.file)
+    bert.wait_for_signature(first)
+    before = bert.proxy.passed_bytes
+    bert.remote.study(("f",), first, bert.digest, bert.file)  # again costs nothing
+    bert.save(EDITED)
+    second = bert.send(first)
+    assert bert.proxy.passed_bytes - before < MOST
+    other = bert.file.with_name("other")
+    other.write_bytes(LONGER)
+    bert.remote.study(("f",), second, hashlib.sha256(CONTENT).digest(), other)  # it has changed by now
+    bert.save(CONTENT)
+    bert.send(second)
+    assert bert.proxy.passed_bytes - before < 2 * MOST
+
+
 def test_sparse_files_stay_sparse(anna: Device, bert: Device) -> None:
     sparse = CONTENT[:100_000] + bytes(20 << 20) + CONTENT[100_000:200_001] + bytes(9 << 20)
     for content in (sparse, b"x" + sparse, sparse[:-1]):
