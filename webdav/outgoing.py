@@ -13,7 +13,7 @@ import ssl
 from helenite.core.errors import HeleniteError
 
 SEND_BYTES = 256 * 1024
-"""Sent with one call at most, so that the timeout bounds a piece and not a file."""
+"""Encrypted and sent with one call at most, so that the timeout bounds a piece and not a file."""
 
 
 class BrokenResponseError(HeleniteError):
@@ -27,16 +27,18 @@ class Outgoing:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send everything; each piece has the socket's timeout to itself."""
+        """Send everything; as long as something is taken, the socket's timeout begins anew."""
         view = memoryview(data)
-        for at in range(0, len(view), SEND_BYTES):
-            self._sock.sendall(view[at : at + SEND_BYTES])
+        most = SEND_BYTES if self._is_tls else len(view)
+        while len(view) > 0:
+            view = view[self._sock.send(view[:most]) :]
 
     def send_file(self, descriptor: int, offset: int, length: int) -> None:
         """Send a range of an open file; without TLS it never enters this process."""
-        if isinstance(self._sock, ssl.SSLSocket):
+        if self._is_tls:
             self._send_file_by_hand(descriptor, offset, length)
             return
         timeout = self._sock.gettimeout()
