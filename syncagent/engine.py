@@ -9,6 +9,7 @@ A cycle that cannot trust a side (folder or server replaced, unreachable, a look
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 
@@ -37,7 +38,7 @@ from syncagent.plan import Delete, Pair, Plan, Problem, SetAside, Step, Write
 from syncagent.ports import Folder, Remote, ServerIdentity
 from syncagent.reconcile import reconcile
 from syncagent.safety import Limits, Stop, check_folder, check_server
-from syncagent.scan import scan
+from syncagent.scan import lasting_troubles, scan
 from syncagent.selection import Selection
 from syncagent.transfers import Lanes, Transfers
 
@@ -94,6 +95,7 @@ class Engine:
         self._transfers = Transfers(folder, remote, journal, lanes)
         self._executor = StepExecutor(folder, remote, journal, settings.selection, self._transfers)
         self._dirty: set[Path] = set()
+        self._local_troubles: list[Trouble] = []
         self._server_troubles: list[Trouble] = []
         self._must_look_everywhere = True
         self._must_ask = False
@@ -192,9 +194,11 @@ class Engine:
             return False
         if is_other:
             self._journal.note(SELECTION, selection.key)
+        lasting = [] if everywhere else lasting_troubles(self._folder, self._local_troubles, self._dirty)
+        self._local_troubles = [*lasting, *local.troubles]
         self._dirty.clear()
         self._must_look_everywhere = False
-        report.troubles = [*local.troubles, *self._server_troubles]
+        report.troubles = [*self._local_troubles, *self._server_troubles]
         return True
 
     def _ask(self, report: Report, selection: Selection, *, is_other: bool) -> bool:
@@ -256,8 +260,19 @@ class Engine:
         if report.is_quiet:
             self._folder.under_way.forget()
             report.troubles += self._leaving.clear(self._settings.selection)
+        reasons = [*self._patience.reasons().items(), *((problem.node, problem.reason) for problem in report.problems)]
+        report.troubles += self._locate(reasons)
         now = self._clock.monotonic_s()
         report.wake_at = now if self._must_ask else self._patience.wake_at(now)
+
+    def _locate(self, reasons: Iterable[tuple[NodeId, str]]) -> list[Trouble]:
+        """Why entries could not be brought over, by their paths."""
+        troubles = []
+        for node, reason in reasons:
+            with contextlib.suppress(KeyError, EntryNotFoundError):  # it is gone by now
+                side = Tree.REMOTE if self._journal.node(node).local is None else Tree.LOCAL
+                troubles.append(Trouble(path_of(self._journal, side, node), reason))
+        return troubles
 
     def _recognise(self, plan: Plan) -> bool:
         """Whether a conflict is none, because one side has what we brought there and never knew that it arrived."""
@@ -317,4 +332,4 @@ class Engine:
         return any(isinstance(error, STALE) for _, error in failed)
 
     def _fail(self, node: NodeId, error: HeleniteError) -> None:
-        self._patience.failed(node, self._clock.monotonic_s(), is_stale=isinstance(error, STALE))
+        self._patience.failed(node, self._clock.monotonic_s(), str(error), is_stale=isinstance(error, STALE))

@@ -34,6 +34,7 @@ class _Watched:
 class _Failed:
     count: int
     until: float
+    reason: str
 
 
 class Patience:
@@ -64,11 +65,16 @@ class Patience:
         self._watched, self._failed = watched, failed
         return frozenset(held)
 
-    def failed(self, node: NodeId, now: float, *, is_stale: bool) -> None:
+    def reasons(self) -> dict[NodeId, str]:
+        """Why nodes wait that have failed, for the person; what was only changed a moment ago is no reason."""
+        return {node: failure.reason for node, failure in self._failed.items() if failure.reason}
+
+    def failed(self, node: NodeId, now: float, reason: str, *, is_stale: bool) -> None:
         """A step with this node failed; `is_stale`: because something was changed a moment ago, so try again soon."""
         count = self._failed[node].count + 1 if node in self._failed else 1
         wait_s = min(FAILED_S * 2.0 ** min(count - 1, 30), FAILED_MAX_S)
-        self._failed[node] = _Failed(count, now if is_stale and count <= STALE_FREE else now + wait_s)
+        is_free = is_stale and count <= STALE_FREE
+        self._failed[node] = _Failed(count, now if is_free else now + wait_s, "" if is_free else reason)
 
     def wake_at(self, now: float) -> float | None:
         """When the next of those who are held can go on."""

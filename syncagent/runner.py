@@ -261,11 +261,10 @@ class PairRunner:
             self._tell(Mood.ATTENTION, str(error), problem=str(error), is_settled=False)
 
     def _conclude(self, report: Report) -> None:
-        troubles = [f"{format_path(trouble.path)}: {trouble.reason}" for trouble in report.troubles]
-        troubles += [problem.reason for problem in report.problems]
-        troubles += [str(error) for _, error in report.failed]
+        troubles = [_readable(f"{format_path(trouble.path)}: {trouble.reason}") for trouble in report.troubles]
         for trouble in troubles:
-            log.info("%s: %s", self._pair.folder, trouble)
+            if trouble not in self._status.troubles:
+                log.info("%s: %s", self._pair.folder, trouble)
         self._count(report)
         kept = tuple(troubles[:TROUBLES_MAX])
         if report.stop is not None:
@@ -342,3 +341,8 @@ class PairRunner:
                 told_at = self._clock.monotonic_s()
                 self._inbox.poke(has_news=True)
         remote.close()
+
+
+def _readable(text: str) -> str:
+    """As it can be printed: names need not be valid UTF-8."""
+    return text.encode(errors="backslashreplace").decode()

@@ -10,10 +10,10 @@ read. One look is one transaction; memory grows with what is new or missing, not
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from helenite.core.errors import EntryNotFoundError, PermissionDeniedError, WrongKindError
+from helenite.core.errors import EntryNotFoundError, PermissionDeniedError, UnavailableError, WrongKindError
 from helenite.core.paths import Path
 from syncagent.journal import Journal
 from syncagent.limbo import Limbo
@@ -42,6 +42,22 @@ def scan(
         for directory in [ROOT_ID] if dirty is None else _resolve(journal, dirty):
             look.at(directory)
         return look.finish()
+
+
+def lasting_troubles(folder: Folder, known: Iterable[Trouble], dirty: Collection[Path]) -> list[Trouble]:
+    """The troubles of earlier looks in directories that were not looked at again, if what they are about is there."""
+    return [
+        trouble
+        for trouble in known
+        if trouble.path not in dirty and trouble.path[:-1] not in dirty and _is_there(folder, trouble.path)
+    ]
+
+
+def _is_there(folder: Folder, path: Path) -> bool:
+    try:
+        return folder.see(path) is not None
+    except UnavailableError:
+        return True  # nobody may look
 
 
 def _resolve(journal: Journal, paths: Iterable[Path]) -> list[NodeId]:

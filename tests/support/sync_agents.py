@@ -113,7 +113,7 @@ class Agent:
                 key = path.relative_to(self.folder).as_posix()
                 if path.is_symlink():
                     found[key] = b"-> " + os.fsencode(path.readlink())
-                else:
+                elif path.is_dir() or path.is_file():  # not a pipe, and not a socket
                     found[key] = None if path.is_dir() else path.read_bytes()
         return found
 

@@ -120,7 +120,7 @@ def test_what_vanished_may_come_back() -> None:
 def test_failures_double_the_wait_up_to_a_limit() -> None:
     patience, now, waits = Patience(), 0.0, []
     for _ in range(14):
-        patience.failed(NodeId(1), now, is_stale=False)
+        patience.failed(NodeId(1), now, "why", is_stale=False)
         wake = patience.wake_at(now)
         assert wake is not None
         waits.append(wake - now)
@@ -133,14 +133,14 @@ def test_a_failure_because_of_a_change_is_tried_again_at_once_but_not_for_ever()
     patience = Patience()
     held = []
     for _ in range(3):
-        patience.failed(NodeId(1), 0.0, is_stale=True)
+        patience.failed(NodeId(1), 0.0, "why", is_stale=True)
         held.append(bool(patience.held([file(1)], 0.0, 3_600_000)))
     assert held == [False, False, True]
 
 
 def test_who_is_settled_is_forgotten() -> None:
     patience = Patience()
-    patience.failed(NodeId(1), 0.0, is_stale=False)
+    patience.failed(NodeId(1), 0.0, "why", is_stale=False)
     patience.held([], 0.0, FRESH_MS)
     assert patience.wake_at(0.0) is None
 
