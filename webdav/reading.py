@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import secrets
 from collections.abc import Iterator
 
@@ -32,6 +33,8 @@ EXTENT_LINES = 1024
 FILE_METHODS = "OPTIONS, GET, HEAD, PUT, PATCH, DELETE, COPY, MOVE, PROPFIND, PROPPATCH, LOCK, UNLOCK"
 DIRECTORY_METHODS = "OPTIONS, GET, HEAD, DELETE, COPY, MOVE, PROPFIND, PROPPATCH, LOCK, UNLOCK, REPORT, POST"
 FREE_NAME_METHODS = "OPTIONS, PUT, MKCOL, LOCK"
+SCRIPTED = re.compile(r"text/html|text/xml|[a-z]+/([a-z0-9.-]+\+)?xml")
+"""What may bring scripts: in a browser they would do with the drive whatever the user who opens the file may do."""
 
 
 def options(request: Request) -> Response:
@@ -105,6 +108,8 @@ def _get_directory(request: Request, directory: Directory, headers: Headers) -> 
 def _get_file(request: Request, file: File, headers: Headers) -> Response:
     size = file.get_content_length()
     headers += [("Accept-Ranges", "bytes"), ("X-Content-Type-Options", "nosniff")]
+    if SCRIPTED.match(file.get_content_type()):
+        headers.append(("Content-Security-Policy", "sandbox"))
     ranges = _ranges_to_send(request, file, size)
     if ranges is None:
         described = [("Content-Type", file.get_content_type()), ("Content-Length", str(size))]
