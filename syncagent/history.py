@@ -53,8 +53,10 @@ class History:
         """Write down one change."""
         self._write([Event(self._clock.now_ms(), side, verb, "/".join(path), "/".join(source))])
 
-    def note_all(self, side: str, verb: str, paths: Iterable[Path]) -> None:
+    def note_all(self, side: str, verb: str, paths: Sequence[Path]) -> None:
         """Write down some changes of one kind."""
+        if not paths:
+            return
         now_ms = self._clock.now_ms()
         self._write([Event(now_ms, side, verb, "/".join(path)) for path in paths])
 
@@ -104,6 +106,7 @@ class RecordedFolder(LocalFolder):
     def __init__(self, root: FilePath, clock: Clock, history: History) -> None:
         super().__init__(root, clock)
         self._history = history
+        self._received: list[Path] = []  # since the last flush, which comes after each group
 
     def make_directory(self, path: Path) -> LocalStamp:
         stamp = super().make_directory(path)
@@ -117,8 +120,13 @@ class RecordedFolder(LocalFolder):
 
     def install(self, path: Path, content: Content, replaces: LocalStamp | None) -> LocalStamp:
         stamp = super().install(path, content, replaces)
-        self._history.note("local", "received", path)
+        self._received.append(path)
         return stamp
+
+    def flush(self, paths: Iterable[Path]) -> None:
+        super().flush(paths)
+        received, self._received = self._received, []
+        self._history.note_all("local", "received", received)
 
     def trash(self, path: Path, beneath: Mapping[Path, LocalStamp], goes_along: Callable[[Path, Kind], bool]) -> None:
         super().trash(path, beneath, goes_along)

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from helenite.core.errors import HeleniteError, PreconditionFailedError
+from helenite.core.errors import EntryNotFoundError, HeleniteError, PreconditionFailedError
 from helenite.core.paths import Path
 from syncagent import observe, records
 from syncagent.cargo import (
@@ -29,7 +30,7 @@ from syncagent.cargo import (
     is_full,
 )
 from syncagent.journal import Journal
-from syncagent.model import Kind, LocalState, Node, NodeId, RemoteStamp, RemoteState, Tree, path_of
+from syncagent.model import Kind, LocalState, Node, NodeId, Place, RemoteStamp, RemoteState, Tree, path_of
 from syncagent.overlaps import Overlaps
 from syncagent.plan import Download
 from syncagent.plan import Upload as UploadStep
@@ -134,6 +135,7 @@ class Transfers:
     def collect(self) -> Iterator[Arrival]:
         """Take over what has arrived."""
         self._unload()
+        self._foretell()
         while self._arrived:
             cargo, result = self._arrived.popleft()
             self._running.discard(cargo.step.node)
@@ -181,6 +183,24 @@ class Transfers:
             future.add_done_callback(lambda _: on_arrival())
 
     # Ending
+
+    def _foretell(self) -> None:
+        """Note what is about to be put in place (`underway`)."""
+        coming: list[tuple[Path, bytes]] = []
+        for cargo, result in self._arrived:
+            if isinstance(cargo, Incoming) and isinstance(result, Fetched):
+                with suppress(KeyError, EntryNotFoundError):  # gone by now, as will be found out
+                    coming.append((self._goal(cargo)[1], result.content.digest))
+        if coming:
+            self._folder.under_way.note(Tree.LOCAL, coming)
+
+    def _goal(self, cargo: Incoming) -> tuple[Place, Path]:
+        """Where a download belongs by now."""
+        node = self._journal.node(cargo.step.node)
+        place = node.local.place if node.local is not None else cargo.step.place
+        if place is None:
+            raise EntryNotFoundError("the local file is gone by now")
+        return place, (*path_of(self._journal, Tree.LOCAL, place.parent), place.name)
 
     def _unload(self) -> None:
         """Note the outcomes of all that is over."""
@@ -279,11 +299,8 @@ class Transfers:
         replaces = None if node.local is None else node.local.stamp
         if replaces != (cargo.replaces if cargo.step.place is None else None):
             raise PreconditionFailedError("the local file was changed while its new revision came")
-        place = node.local.place if node.local is not None else cargo.step.place
-        assert place is not None
+        place, path = self._goal(cargo)
         records.expect_free(self._journal, Tree.LOCAL, place, node.id)
-        path = (*path_of(self._journal, Tree.LOCAL, place.parent), place.name)
-        self._folder.under_way.note(Tree.LOCAL, [(path, content.digest)])
         local = self._folder.install(path, content, replaces)
         node = self._journal.node(node.id)
         assert node.remote is not None
