@@ -69,10 +69,10 @@ def generated(
 
     Errors of the first WHOLE_BYTES_MAX still change the status; later ones break the response off.
     """
-    collected: list[bytes | memoryview] = []
+    collected: list[bytes] = []
     size = 0
     for piece in pieces:
-        collected.append(piece)
+        collected.append(bytes(piece))  # a view need not be valid any more when the next piece is there
         size += len(piece)
         if size > WHOLE_BYTES_MAX:
             described = [("Content-Type", content_type), *(headers or [])]
