@@ -67,7 +67,7 @@ class Outgoing:
         digest = local.digest or folder.digest(self.source, local.stamp)
         attributes = Attributes(local.stamp.mtime_ns // 1_000_000, local.stamp.executable)
         file = folder.file_of(self.source)
-        upload = Upload(local.kind, file, self.size, digest, attributes, self.twins.get(digest))
+        upload = Upload(local.kind, file, self.size, digest, attributes, self.twins.get(digest), local.stamp)
         return Sending(self.target, upload, self.replaces)
 
     def sent(self, sending: Sending, stamp: RemoteStamp) -> Uploaded:

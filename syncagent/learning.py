@@ -8,6 +8,7 @@ known, and counts only if that content is what it says. Nothing that fails here 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import sys
@@ -130,11 +131,12 @@ class Learner:
     def _sign(self, stream: BinaryIO, stamp: RemoteStamp, digest: bytes) -> None:
         try:
             reader = cast("BinaryIO", _Stoppable(stream, self._stopped))
-            signature, found = sign(reader, choose_average(stamp.size))
+            state = hashlib.sha256()
+            signature = sign(reader, choose_average(stamp.size), state)
         except (OSError, UnavailableError) as error:
             log.info("a large file is not signed: %s", error)
             return
-        if found == digest:
+        if state.digest() == digest:
             self.bases.add_signature(stamp.resource, stamp.etag, signature)
 
 

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 from helenite.core.errors import (
@@ -26,12 +26,12 @@ from helenite.core.errors import (
 from helenite.core.paths import Path, format_path
 from syncagent.drafts import Draft, Drafts
 from syncagent.learning import SPLICE_TYPE
-from syncagent.model import RemoteStamp
+from syncagent.model import LocalStamp, RemoteStamp
 from syncagent.names import aside_name
 from syncagent.ports import Twin, Upload
 from syncagent.session import Session, format_digest
 from syncagent.taking import take_all
-from syncagent.troubles import translated
+from syncagent.troubles import expect_state, translated
 
 log = logging.getLogger(__name__)
 
@@ -54,21 +54,20 @@ Look = Callable[[Path], RemoteStamp]
 
 @dataclass(slots=True)
 class _Upload:
-    """An upload under way: what it is of, where it grows, how far it is, and the hash of what is there so far."""
+    """An upload under way: what it is of, where it grows, and how far it is."""
 
     sent: Upload
     draft: Draft
     grown: RemoteStamp | None
-    state: hashlib._Hash = field(default_factory=hashlib.sha256)
 
     @property
     def size(self) -> int:
         return 0 if self.grown is None else self.grown.size
 
     def expect_unchanged(self) -> None:
-        """All of it has been read: PreconditionFailedError when it was not what it had been said to be."""
-        if self.state.digest() != self.sent.digest:
-            raise PreconditionFailedError(f"{self.sent.file.name} was changed before it was sent")
+        """PreconditionFailedError when the file is not what it was when its digest was taken."""
+        assert self.sent.stamp is not None
+        expect_state(self.sent.file, self.sent.stamp)
 
 
 class Partwise:
@@ -79,9 +78,9 @@ class Partwise:
         self._drafts = drafts
         self._bytes_per_s: float | None = None
 
-    def is_worth_it(self, size: int) -> bool:
-        """Whether a file of this size should go in parts."""
-        return self._drafts.are_kept and size > ALONE * self._part_bytes()
+    def is_worth_it(self, sent: Upload) -> bool:
+        """Whether a file should go in parts."""
+        return self._drafts.are_kept and sent.stamp is not None and sent.size > ALONE * self._part_bytes()
 
     def store(
         self, path: Path, sent: Upload, replaces: RemoteStamp | None, dated: dict[str, str], look: Look
@@ -119,14 +118,11 @@ class Partwise:
 
     def _begin(self, path: Path, sent: Upload, look: Look) -> _Upload:
         """Go on with a draft, or begin a new one."""
-        state, draft = _state_of(sent.file), self._drafts.load(path)
+        state, draft = _format_state(sent.stamp), self._drafts.load(path)
         if draft is not None:
             grown = _look(draft.path, look)
             if (draft.digest, draft.state) == (sent.digest, state) and grown is not None and grown.size <= sent.size:
-                upload = _Upload(sent, draft, grown)
-                for piece in _read(sent.file, 0, grown.size):
-                    upload.state.update(piece)
-                return upload
+                return _Upload(sent, draft, grown)
             self._give_up(draft)
         place = (*path[:-1], aside_name(f"upload{secrets.token_hex(8)}", 1))
         draft = Draft(path, place, sent.digest, state)
@@ -185,8 +181,7 @@ class Partwise:
                 yield piece
             piece = following
             self._session.throttles.up.take(len(piece))
-        if _state_of(source) != upload.draft.state:
-            raise PreconditionFailedError(f"{source.name} was changed while it was sent")
+        upload.expect_unchanged()
         yield piece
 
 
@@ -198,11 +193,10 @@ def _look(path: Path, look: Look) -> RemoteStamp | None:
 
 
 def _digest_part(upload: _Upload, head: bytes, length: int) -> bytes:
-    """The SHA-256 of what is to be sent; the bytes of the file go into the hash of all of it, too."""
+    """The SHA-256 of what is to be sent."""
     state = hashlib.sha256(head)
     for piece in _read(upload.sent.file, upload.size, length):
         state.update(piece)
-        upload.state.update(piece)
     return state.digest()
 
 
@@ -218,8 +212,7 @@ def _read(source: FilePath, begun: int, length: int) -> Iterator[bytes]:
             yield piece
 
 
-def _state_of(source: FilePath) -> str:
+def _format_state(stamp: LocalStamp | None) -> str:
     """What changes with any edit of a file."""
-    with translated(source):
-        status = source.stat()
-    return f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
+    assert stamp is not None
+    return f"{stamp.inode:x}-{stamp.size:x}-{stamp.mtime_ns:x}-{stamp.ctime_ns:x}"

@@ -220,6 +220,7 @@ class Upload:
     digest: bytes
     attributes: Attributes
     identical: Twin | None = None  # it has this very content: a COPY may do
+    stamp: LocalStamp | None = None  # while the file has it, it has this content
 
 
 @dataclass(frozen=True, slots=True)

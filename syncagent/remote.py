@@ -216,7 +216,7 @@ class WebDavRemote:
         stamp = self._uploads.copy(path, upload, replaces, dated) if self._abilities.keeps_times else None
         if stamp is None:
             parcel = self._uploads.splice(upload, replaces)
-            if parcel is None and self._abilities.keeps_times and self._partwise.is_worth_it(upload.size):
+            if parcel is None and self._abilities.keeps_times and self._partwise.is_worth_it(upload):
                 stamp = self._partwise.store(path, upload, replaces, dated, self._stamp)
             else:
                 stamp, signature = self._send(path, upload, replaces, parcel, dated)

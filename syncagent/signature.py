@@ -66,14 +66,14 @@ def choose_average(size: int) -> int:
     return min(most, max(least, 1 << (size // PIECES_AIM).bit_length()))
 
 
-def sign(stream: BinaryIO, average_bytes: int) -> tuple[Signature, bytes]:
-    """The signature of a stream, and the SHA-256 of all of it."""
-    state = hashlib.sha256()
+def sign(stream: BinaryIO, average_bytes: int, state: hashlib._Hash | None = None) -> Signature:
+    """The signature of a stream; all of it goes into `state` too."""
     pieces: list[Piece] = []
     for chunk in FastCDC(average_bytes).cut_stream(stream):
-        state.update(chunk.data)
+        if state is not None:
+            state.update(chunk.data)
         pieces.append(Piece(chunk.length, hash_piece(chunk.data)))
-    return Signature(average_bytes, tuple(pieces)), state.digest()
+    return Signature(average_bytes, tuple(pieces))
 
 
 def hash_piece(data: bytes | memoryview) -> bytes:

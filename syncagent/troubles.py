@@ -1,6 +1,6 @@
 """Trouble with a local file, in the words of the ports.
 
-Used by `downloads`, `uploads` and `bundles`: OSError never leaves a port.
+Used by `downloads`, `uploads`, `partwise` and `bundles`: OSError never leaves a port.
 """
 
 from __future__ import annotations
@@ -15,8 +15,19 @@ from helenite.core.errors import (
     HeleniteError,
     InsufficientStorageError,
     PermissionDeniedError,
+    PreconditionFailedError,
     UnavailableError,
 )
+from syncagent.model import LocalStamp
+
+
+def expect_state(file: FilePath, stamp: LocalStamp) -> None:
+    """PreconditionFailedError when a file is not in the state that the stamp tells."""
+    with translated(file):
+        status = file.lstat()
+    found = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if found != (stamp.inode, stamp.size, stamp.mtime_ns, stamp.ctime_ns):
+        raise PreconditionFailedError(f"{file.name} was changed while it was sent")
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from syncagent.ports import Upload
 from syncagent.session import Session, format_digest
 from syncagent.signature import Fresh, Part, Signature, choose_average, compare, hash_piece, pieces_within, sign
 from syncagent.taking import take_all
-from syncagent.troubles import translated
+from syncagent.troubles import expect_state, translated
 
 log = logging.getLogger(__name__)
 
@@ -70,19 +70,13 @@ class Uploads:
 
     def splice(self, upload: Upload, replaces: RemoteStamp | None) -> Parcel | None:
         """What the file has that the revision on the server has not; None when the whole file is to be sent."""
-        basis = None
-        if replaces is not None and upload.size > LARGE_BYTES and upload.kind is Kind.FILE:
-            basis = self._learner.bases.load(replaces.resource)
-        if replaces is None or basis is None or basis.etag != replaces.etag or basis.signature is None:
-            return None
-        average, aim = basis.signature.average_bytes, choose_average(upload.size)
-        if max(average, aim) > AVERAGES_APART_MAX * min(average, aim):
+        known = self._known_signature(upload, replaces)
+        if known is None or upload.stamp is None:
             return None
         with translated(upload.file), upload.file.open("rb", buffering=0) as file:
-            signature, digest = sign(file, average)
-            if digest != upload.digest:
-                raise PreconditionFailedError(f"{upload.file.name} was changed while it was looked at")
-            parts = compare(basis.signature, signature)
+            signature = sign(file, known.average_bytes)
+            expect_state(upload.file, upload.stamp)  # so all that was signed is the content that is to be sent
+            parts = compare(known, signature)
             fresh = [part for part in parts if isinstance(part, Fresh)]
             length = sum(part.length for part in fresh)
             if length > WORTH * upload.size or len(parts) > PARTS_MAX:
@@ -95,6 +89,17 @@ class Uploads:
                 "X-Helenite-Result-Digest": format_digest(upload.digest),
             }
         return Parcel("PATCH", headers, self._pieces(upload.file, head, fresh), signature)
+
+    def _known_signature(self, upload: Upload, replaces: RemoteStamp | None) -> Signature | None:
+        """That of the revision on the server, if it is of use."""
+        if replaces is None or upload.size <= LARGE_BYTES or upload.kind is not Kind.FILE:
+            return None
+        basis = self._learner.bases.load(replaces.resource)
+        if basis is None or basis.etag != replaces.etag or basis.signature is None:
+            return None
+        average, aim = basis.signature.average_bytes, choose_average(upload.size)
+        is_near = max(average, aim) <= AVERAGES_APART_MAX * min(average, aim)
+        return basis.signature if is_near else None
 
     def copy(
         self, path: Path, upload: Upload, replaces: RemoteStamp | None, dated: dict[str, str]

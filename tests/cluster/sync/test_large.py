@@ -125,6 +125,6 @@ def test_an_upload_goes_on_after_the_agent_was_killed(devices: tuple[Device, Dev
     anna.start()
     anna.command("limit", "--up", "0")
     sent, received = arrive(anna, bert)
-    assert sent < 2 * SIZE - 190 * MIB
+    assert sent < 2 * SIZE - 150 * MIB  # what the killed one had in its sockets counts too
     assert received < 2 * SIZE + MIB
     assert not list((anna.home.path).rglob("drafts/*"))

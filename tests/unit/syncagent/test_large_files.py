@@ -21,6 +21,7 @@ from syncagent.remote import WebDavRemote
 from syncagent.session import Account, Session, Throttles
 from syncagent.signature import Signature, choose_average, sign
 from syncagent.throttle import Throttle
+from tests.support.files import stamp_of
 from tests.support.gateways import our_gateway
 from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.proxy import Proxy
@@ -56,10 +57,12 @@ class Device:
     def save(self, content: bytes) -> None:
         self.file.write_bytes(content)
         self.digest = hashlib.sha256(content).digest()
+        self.seen = stamp_of(self.file)
 
     def send(self, replaces: RemoteStamp | None) -> RemoteStamp:
         size = self.file.stat().st_size
-        upload = Upload(Kind.FILE, self.file, size, self.digest, Attributes(1_700_000_000_123, None))
+        attributes = Attributes(1_700_000_000_123, None)
+        upload = Upload(Kind.FILE, self.file, size, self.digest, attributes, stamp=self.seen)
         stamp = self.remote.store(("f",), upload, replaces)
         self.wait_for_signature(stamp)
         return stamp
@@ -164,7 +167,7 @@ def test_a_splice_that_would_not_make_the_file_is_refused_and_the_file_goes_whol
     first = anna.send(None)
     anna.save(EDITED)
     with anna.file.open("rb", buffering=0) as file:
-        wrong, _ = sign(file, choose_average(len(EDITED)))
+        wrong = sign(file, choose_average(len(EDITED)))
     anna.bases.add_signature(first.resource, first.etag, wrong)
     second = anna.send(first)
     assert anna.proxy.passed_bytes > 2 * len(CONTENT)

@@ -23,6 +23,7 @@ from syncagent.ports import Attributes, Upload
 from syncagent.remote import WebDavRemote
 from syncagent.session import Account, Session, Throttles
 from syncagent.throttle import Throttle
+from tests.support.files import stamp_of
 from tests.support.gateways import our_gateway
 from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.proxy import Proxy
@@ -64,7 +65,8 @@ class Device:
 
     def upload(self, content: bytes) -> Upload:
         digest = hashlib.sha256(content).digest()
-        return Upload(Kind.FILE, self.file, len(content), digest, Attributes(1_700_000_000_123, None))
+        attributes = Attributes(1_700_000_000_123, None)
+        return Upload(Kind.FILE, self.file, len(content), digest, attributes, stamp=stamp_of(self.file))
 
     def break_off_after(self, sent: int) -> None:
         """An upload, and the end of the process, after so many bytes."""
