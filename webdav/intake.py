@@ -20,6 +20,7 @@ from helenite.core.errors import (
     EntryExistsError,
     HeleniteError,
     InvalidRequestError,
+    ParentNotFoundError,
     PreconditionFailedError,
     UnavailableError,
 )
@@ -176,14 +177,15 @@ class _Intake:
         path = self._place(member)
         self.request.demand_right(Verb.WRITE, path)
         self._wait_for(path)
-        self._make_directories(path[:-1])
         if member.is_directory:
+            self._make_directories(path[:-1])
             self._begin_directory(path, outcome)
             return
         order = _Order(path, member, self._condition(member), Digests(None, member.wish("digest"), None))
         if member.size_bytes <= SMALL_BYTES:
             self._hold(order, b"".join(reader.content()), outcome)
         else:
+            self._make_directories(path[:-1])
             outcome.entry, outcome.is_new = self._store(order, reader.content())
 
     def _fail(self, outcome: _Outcome, error: HeleniteError) -> None:
@@ -293,11 +295,32 @@ class _Intake:
             SmallFile(order.path, content, order.condition, order.member.modified_at_ms, order.digests.sha256)
             for order, content in zip(group.orders, group.contents, strict=True)
         ]
+        stored = self._create(files)
+        self._store_again(files, stored)
+        return [self._finish_small(order, found) for order, found in zip(group.orders, stored, strict=True)]
+
+    def _store_again(self, files: list[SmallFile], stored: list[Stored]) -> None:
+        """Store the files whose directories turned out to be missing, when these are made; few are."""
+        homeless = [number for number, found in enumerate(stored) if isinstance(found, ParentNotFoundError)]
+        housed: list[int] = []
+        down: UnavailableError | None = None
+        for number in homeless:
+            try:
+                if down is not None:
+                    raise down
+                self._make_directories(files[number].path[:-1])
+                housed.append(number)
+            except HeleniteError as error:
+                stored[number] = error
+                down = error if isinstance(error, UnavailableError) else down
+        for number, found in zip(housed, self._create([files[number] for number in housed]), strict=True):
+            stored[number] = found
+
+    def _create(self, files: list[SmallFile]) -> list[Stored]:
         try:
-            stored = self.request.file_system.create_small(files)
+            return list(self.request.file_system.create_small(files)) if files else []
         except HeleniteError as error:
             return [error] * len(files)
-        return [self._finish_small(order, found) for order, found in zip(group.orders, stored, strict=True)]
 
     def _finish_small(self, order: _Order, stored: Stored) -> Stored:
         if isinstance(stored, HeleniteError):

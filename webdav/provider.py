@@ -6,6 +6,7 @@ FileSystem's. Mounted once, at `/`. Thread-safe: a small cache of the usage is r
 
 from __future__ import annotations
 
+import hashlib
 import mimetypes
 import uuid
 from collections.abc import Iterator
@@ -140,6 +141,7 @@ class Provider(DAVProvider):  # type: ignore[misc]
         self.clock = clock
         self._usage: tuple[float, Usage] | None = None
         self._cluster_id = ""
+        self._begun_id: hashlib._Hash | None = None  # the part of all resource ids that is the same
 
     def get_resource_inst(self, path: str, environ: dict[str, Any]) -> Resource | None:
         """WsgiDAV's way to a resource; `path` is decoded text."""
@@ -170,7 +172,17 @@ class Provider(DAVProvider):  # type: ignore[misc]
 
     def resource_id(self, entry: Entry) -> str:
         """The value of DAV:resource-id (RFC 5842): the same for ever, wherever the entry moves."""
-        return uuid.uuid5(uuid.NAMESPACE_URL, f"helenite:{self.cluster_id}:{entry.id:x}").urn
+        begun = self._begun_id
+        if begun is None:
+            begun = hashlib.sha1(uuid.NAMESPACE_URL.bytes, usedforsecurity=False)
+            begun.update(f"helenite:{self.cluster_id}:".encode())
+            self._begun_id = begun
+        # As uuid.uuid5 of the namespace and `helenite:CLUSTER:ID`, in a sixth of its time.
+        state = begun.copy()
+        state.update(b"%x" % entry.id)
+        found = state.hexdigest()
+        variant = "89ab"[int(found[16], 16) & 3]
+        return f"urn:uuid:{found[:8]}-{found[8:12]}-5{found[13:16]}-{variant}{found[17:20]}-{found[20:32]}"
 
     def describe(self, entry: Entry) -> Headers:
         """What spares clients a PROPFIND after they wrote a file."""

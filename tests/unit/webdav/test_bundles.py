@@ -208,10 +208,21 @@ def test_bounds(client: Client, fs: MemoryFileSystem, monkeypatch: pytest.Monkey
 
 
 def test_a_cluster_that_does_not_answer_is_asked_once(client: Client, fs: MemoryFileSystem) -> None:
-    fs.faults["make_directory"] = errors.UnavailableError("nobody is there")
-    found = outcomes(post(client, plain("d/a", "e/b", "c")))
-    assert set(found.values()) == {503}
+    fs.faults["create_small"] = errors.UnavailableError("nobody is there")
+    names = ("d/a", "e/b", "c")
+    assert set(outcomes(post(client, plain(*names))).values()) == {503}
     assert "commit" not in fs.calls
+    fs.faults["make_directory"] = errors.UnavailableError("nobody is there")
+    assert list(outcomes(post(client, plain(*names))).values()) == [503, 503, 201]
+    assert fs.calls["make_directory"] == 2, "for the home of this test, and once"
+    assert list(outcomes(post(client, plain(*names))).values()) == [201, 201, 200]
+
+
+def test_what_stands_in_the_way_of_a_directory(client: Client, fs: MemoryFileSystem) -> None:
+    client.put("/home/f", b"a file")
+    assert outcomes(post(client, plain("f/x", "f/y/z", "d/x"))) == {
+        "/home/f/x": 409, "/home/f/y/z": 409, "/home/d/x": 201,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
