@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import logging
 import os
 import sys
@@ -124,11 +125,11 @@ class Learner:
         else:
             signing.add_done_callback(lambda _: self._end(stream))
 
-    def _end(self, stream: BinaryIO) -> None:
+    def _end(self, stream: io.FileIO) -> None:
         stream.close()
         self._room.release()
 
-    def _sign(self, stream: BinaryIO, stamp: RemoteStamp, digest: bytes) -> None:
+    def _sign(self, stream: io.FileIO, stamp: RemoteStamp, digest: bytes) -> None:
         try:
             reader = cast("BinaryIO", _Stoppable(stream, self._stopped))
             state = hashlib.sha256()
@@ -150,11 +151,11 @@ def _give_way() -> None:
 class _Stoppable:
     """A stream that ends with an error when the agent does."""
 
-    def __init__(self, stream: BinaryIO, stopped: threading.Event) -> None:
-        self._descriptor = stream.fileno()
+    def __init__(self, stream: io.FileIO, stopped: threading.Event) -> None:
+        self._stream = stream
         self._stopped = stopped
 
     def readinto(self, buffer: memoryview) -> int:
         if self._stopped.is_set():
             raise UnavailableError("the agent ends")
-        return os.readv(self._descriptor, [buffer])
+        return self._stream.readinto(buffer) or 0

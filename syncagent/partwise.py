@@ -20,6 +20,7 @@ from helenite.core.errors import (
     EntryExistsError,
     EntryNotFoundError,
     HeleniteError,
+    InvalidRequestError,
     PreconditionFailedError,
     ProtocolError,
 )
@@ -93,8 +94,8 @@ class Partwise:
                 self._drafts.save(upload.draft)
             upload.expect_unchanged()
             return self._publish(path, upload, replaces, dated)
-        except (PreconditionFailedError, EntryExistsError):
-            self._give_up(upload.draft)
+        except (PreconditionFailedError, EntryExistsError, InvalidRequestError):
+            self._give_up(upload.draft)  # it cannot become what it was to be
             raise
 
     def _publish(self, path: Path, upload: _Upload, replaces: RemoteStamp | None, dated: dict[str, str]) -> RemoteStamp:
@@ -166,7 +167,8 @@ class Partwise:
         began_s = self._session.clock.monotonic_s()
         content = self._content(upload, head, length)
         response, _ = self._session.ask(method, self._session.url(upload.draft.path), headers, content)
-        self._bytes_per_s = length / max(0.001, self._session.clock.monotonic_s() - began_s)
+        if length >= PART_BYTES[0]:  # of a small rest most of the time is the commit's
+            self._bytes_per_s = length / max(0.001, self._session.clock.monotonic_s() - began_s)
         etag, resource = response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")
         if not etag or not resource:
             raise ProtocolError("the server does not say what it has stored")

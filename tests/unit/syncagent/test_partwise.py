@@ -13,7 +13,7 @@ import pytest
 
 from helenite.client.chunking import Fresh, Kept
 from helenite.core.clock import Clock
-from helenite.core.errors import HeleniteError, PreconditionFailedError
+from helenite.core.errors import HeleniteError, InvalidRequestError, PreconditionFailedError
 from helenite.core.model import Condition
 from syncagent import partwise
 from syncagent.drafts import DRAFT_MS_MAX, Draft, Drafts
@@ -226,6 +226,19 @@ def test_a_draft_that_is_gone_is_begun_again(device: Device, fs: MemoryFileSyste
     device.break_off_after(5 * MIB)
     [draft] = names(fs)
     fs.remove(("home", draft))
+    device.remote.store(("f",), device.upload(CONTENT), None)
+    assert (names(fs), content(fs, "f")) == ({"f"}, CONTENT)
+
+
+def test_a_draft_that_is_not_what_it_should_be_is_begun_again(device: Device, fs: MemoryFileSystem) -> None:
+    device.break_off_after(5 * MIB)
+    [draft] = names(fs)
+    with fs.create(("home", draft)) as writer:  # somebody has written to it
+        writer.write(bytes(5 * MIB))
+        writer.commit()
+    with pytest.raises(InvalidRequestError):
+        device.remote.store(("f",), device.upload(CONTENT), None)
+    assert names(fs) == set()
     device.remote.store(("f",), device.upload(CONTENT), None)
     assert (names(fs), content(fs, "f")) == ({"f"}, CONTENT)
 
