@@ -176,7 +176,8 @@ class PairRunner:
         if began >= self._check_at:
             self._check_watch()
         is_everywhere = work.is_everywhere or began >= self._everywhere_at
-        asks = is_everywhere or work.has_news or not self._token or began >= self._ask_at
+        has_reason = is_everywhere or work.has_news or self._failures > 0
+        asks = has_reason or not self._token or began >= self._ask_at
         if work.dirty or is_everywhere:
             self._tell(Mood.SYNCING, LOOKING, is_settled=False)
         try:
