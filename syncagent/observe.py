@@ -8,7 +8,7 @@ it was, and nothing is gone but from directories that were listed completely. On
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from helenite.core.errors import HeleniteError, ProtocolError, SequenceExpiredError
@@ -136,14 +136,18 @@ class _Look:
     def _take_changes(self, token: str) -> str:
         """Enter what has changed since a token; the new one."""
         token, entries, removed, answer_count = self._gather(token)
+        arrived = [entry for entry in entries if self._moves_directory(entry)]
         # Each answer names paths as they were at its moment. Across several, a directory that was moved in between
         # makes them ambiguous; only a walk tells then.
-        if answer_count > 1 and any(self._moves_directory(entry) for entry in entries):
+        if answer_count > 1 and arrived:
             raise SequenceExpiredError("a directory was moved among changes that fill several answers")
         for entry in sorted(entries, key=lambda entry: (len(entry.path), entry.path)):
             self._change(entry)
         for path in removed:
             self._remove(path)
+        named = {entry.stamp.resource for entry in entries}
+        for entry in arrived:
+            self._clear_out(entry, named)
         if self._found.removed is not None:
             self._found.removed += removed
         return token
@@ -157,6 +161,10 @@ class _Look:
             self._names_all = answer.names_all
             removed.update(dict.fromkeys(answer.removed))
             for entry in answer.changed:
+                if entry.path in removed and entry.kind is Kind.DIRECTORY:
+                    raise SequenceExpiredError(
+                        f"{entry.path} went away and came back: what is in it now is not certain"
+                    )
                 entries[entry.stamp.resource] = entry
                 removed.pop(entry.path, None)
             token = answer.token
@@ -171,6 +179,22 @@ class _Look:
             return False
         node = self._journal.find_resource(entry.stamp.resource)
         return node is not None and self._resolve(entry.path) != node.id
+
+    def _clear_out(self, directory: RemoteEntry, named: Container[str]) -> None:
+        """What was in a directory that was moved, and is not in it now.
+
+        A server need not name what was removed there: to one who knows entries by their paths, all that was beneath the
+        old path is gone, and what is beneath the new one is named, or to be listed.
+        """
+        node = self._journal.find_resource(directory.stamp.resource)
+        if node is None:
+            return  # left out
+        if not self._names_all:
+            self._list([(node.id, directory.path)], everything=True)
+            return
+        for inside in list(self._journal.subtree(Tree.REMOTE, node.id))[1:]:
+            if inside.remote is not None and inside.remote.stamp.resource not in named:
+                self._limbo.take(inside)
 
     def _change(self, entry: RemoteEntry) -> None:
         if not entry.path or not self._is_included(entry):

@@ -59,12 +59,16 @@ class Item:
         for child in list(self.children.values()):
             yield from child.walk()
 
+    def lineage(self) -> Iterator[Item]:
+        """It and the directories around it."""
+        item: Item | None = self
+        while item is not None:
+            yield item
+            item = item.parent
+
     @property
     def is_attached(self) -> bool:
-        item = self
-        while item.parent is not None:
-            item = item.parent
-        return item.id == 1
+        return list(self.lineage())[-1].id == 1
 
 
 class MemoryServer:
@@ -310,9 +314,13 @@ class MemoryServer:
         token = events[-1][0] if events else since
         told = [item for _, item, left, _ in events for item in (item.walk() if left and self.names_all else [item])]
         changed = {item.id: item for item in told if item.is_attached and item is not self.root}
+        # As our gateway: what is beneath a directory that has arrived is named, so what is not named is not there.
+        arrived = {item.id for _, item, left, _ in events if left and self.names_all and item.is_attached}
         removed = []
         for _, _, parent, name in events:
-            if parent is not None and parent.is_attached and name not in parent.children:
+            if parent is None or not parent.is_attached or name in parent.children:
+                continue
+            if not any(item.id in arrived for item in parent.lineage()):
                 removed.append((*parent.path, name))
         entries = [self._entry(item) for item in changed.values()]
         return Changes(
