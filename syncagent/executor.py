@@ -69,6 +69,7 @@ class StepExecutor:
         self._selection = selection
         self._transfers = transfers
         self._touched: list[Path] = []
+        self._told: dict[NodeId, bytes | HeleniteError | None] = {}  # what the server says of the present group
 
     def select(self, selection: Selection) -> None:
         """From now on, another selection."""
@@ -83,6 +84,7 @@ class StepExecutor:
                 break
             for group in _groups(batch):
                 with self._journal.transaction():
+                    self._ask_together(group)
                     for step in self._make_together(group, outcome):
                         self._attempt(step, outcome)
                     self._flush()
@@ -133,6 +135,17 @@ class StepExecutor:
         if node.local is None:
             return set()
         return {path_of(self._journal, Tree.LOCAL, node.local.place.parent)}
+
+    def _ask_together(self, group: Batch) -> None:
+        """Ask the server for the digests that the group wants to know."""
+        wanted: dict[NodeId, tuple[Path, RemoteStamp]] = {}
+        for step in group:
+            if isinstance(step, Inspect) and step.side is Tree.REMOTE:
+                state = self._journal.node(step.node).remote
+                assert state is not None
+                wanted[step.node] = path_of(self._journal, Tree.REMOTE, step.node), state.stamp
+        told = self._remote.digests(list(wanted.values())) if wanted else ()
+        self._told = dict(zip(wanted, told, strict=True))
 
     def _make_together(self, group: Batch, outcome: Outcome) -> list[Step]:
         """Make the group's directories on the server in one request; the other steps."""
@@ -220,10 +233,11 @@ class StepExecutor:
             self._study(node.id)
         else:
             assert node.remote is not None
-            stamp = node.remote.stamp
-            records.remote_digest(
-                self._journal, node.id, self._remote.digest(path, stamp) or self._read_remote(node, path, stamp)
-            )
+            told = self._told.get(node.id)
+            if isinstance(told, HeleniteError):
+                raise told
+            digest = told or self._read_remote(node, path, node.remote.stamp)
+            records.remote_digest(self._journal, node.id, digest)
 
     def _read_remote(self, node: Node, path: Path, stamp: RemoteStamp) -> bytes:
         """The digest of what a server has that does not tell it."""

@@ -158,8 +158,8 @@ class Remote(Protocol):
         """As `fetch` for each of some small files, in one request; what came of each, in order."""
         ...
 
-    def digest(self, path: Path, expected: RemoteStamp) -> bytes | None:
-        """The SHA-256 of exactly this revision, which the server may have to compute; None: it does not do that."""
+    def digests(self, wanted: Sequence[tuple[Path, RemoteStamp]]) -> Sequence[bytes | HeleniteError | None]:
+        """The SHA-256 of exactly these revisions, which the server may have to compute; None: it does not do that."""
         ...
 
     def make_directory(self, path: Path) -> RemoteStamp:

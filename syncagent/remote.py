@@ -66,6 +66,7 @@ log = logging.getLogger(__name__)
 
 HASHED_BYTES_PER_S = 50e6
 """As slowly may a server read and hash what it has been asked the digest of."""
+DIGESTS_AT_ONCE = 4
 REPR_DIGEST = re.compile(r"\bsha-256=:([A-Za-z0-9+/]{43}=):")
 RESULTS_MAX = 5_000
 """Of one report of changes: bounds the memory for it."""
@@ -178,7 +179,17 @@ class WebDavRemote:
     def make_directories(self, paths: Sequence[Path]) -> Sequence[RemoteStamp | HeleniteError]:
         return self._bundles.make_directories(paths)
 
-    def digest(self, path: Path, expected: RemoteStamp) -> bytes | None:
+    def digests(self, wanted: Sequence[tuple[Path, RemoteStamp]]) -> Sequence[bytes | HeleniteError | None]:
+        with ThreadPoolExecutor(min(len(wanted), DIGESTS_AT_ONCE), "digests") as asking:
+            return list(asking.map(self._digest_or_error, *zip(*wanted, strict=True)))
+
+    def _digest_or_error(self, path: Path, expected: RemoteStamp) -> bytes | HeleniteError | None:
+        try:
+            return self._digest(path, expected)
+        except HeleniteError as error:
+            return error
+
+    def _digest(self, path: Path, expected: RemoteStamp) -> bytes | None:
         headers = {"If-Match": expected.etag, "Want-Repr-Digest": "sha-256=10"}
         silence_s = SILENCE_S + expected.size / HASHED_BYTES_PER_S
         response, _ = self._session.ask("HEAD", self._session.url(path), headers, silence_s=silence_s)

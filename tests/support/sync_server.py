@@ -245,7 +245,16 @@ class MemoryServer:
     def make_directories(self, paths: Sequence[Path]) -> Sequence[RemoteStamp | HeleniteError]:
         return self._bundle([partial(self.make_directory, path) for path in paths])
 
-    def digest(self, path: Path, expected: RemoteStamp) -> bytes | None:
+    def digests(self, wanted: Sequence[tuple[Path, RemoteStamp]]) -> Sequence[bytes | HeleniteError | None]:
+        found: list[bytes | HeleniteError | None] = []
+        for path, expected in wanted:
+            try:
+                found.append(self._digest(path, expected))
+            except HeleniteError as error:
+                found.append(error)
+        return found
+
+    def _digest(self, path: Path, expected: RemoteStamp) -> bytes | None:
         def digest() -> bytes | None:
             content = self._expect(path, expected).content
             return hashlib.sha256(content).digest() if self.computes_digests else None

@@ -243,9 +243,13 @@ def test_digests_are_asked_for_and_content_stays_there(client: Client, remote: W
     client.put("/home/f", b"content")
     [entry] = [entry for entry in remote.list(()) if entry.path == ("f",)]
     assert entry.digest is None
-    assert remote.digest(("f",), entry.stamp) == hashlib.sha256(b"content").digest()
+    client.put("/home/g", b"other")
+    [other] = [entry for entry in remote.list(()) if entry.path == ("g",)]
+    wanted = [(("f",), entry.stamp), (("g",), other.stamp), (("none",), other.stamp)]
+    *found, error = remote.digests(wanted)
+    assert found == [hashlib.sha256(content).digest() for content in (b"content", b"other")]
+    assert isinstance(error, HeleniteError)
     [entry] = [entry for entry in remote.list(()) if entry.path == ("f",)]
     assert entry.digest == hashlib.sha256(b"content").digest()
     client.put("/home/f", b"newer")
-    with pytest.raises(PreconditionFailedError):
-        remote.digest(("f",), entry.stamp)
+    assert kinds(remote.digests([(("f",), entry.stamp)])) == [PreconditionFailedError]
