@@ -33,7 +33,7 @@ from syncagent.journal import Journal
 from syncagent.leaving import SELECTION, Leaving
 from syncagent.model import SIDES, LocalState, NodeId, Tree, Trouble, path_of
 from syncagent.observe import ROOT_TAG, TOKEN, observe_changes, observe_tree
-from syncagent.patience import Patience
+from syncagent.patience import FAILED_MAX_S, UNREACHABLE_MAX_S, Patience
 from syncagent.plan import Delete, Pair, Plan, Problem, SetAside, Step, Write
 from syncagent.ports import Folder, Remote, ServerIdentity
 from syncagent.reconcile import reconcile
@@ -332,4 +332,6 @@ class Engine:
         return any(isinstance(error, STALE) for _, error in failed)
 
     def _fail(self, node: NodeId, error: HeleniteError) -> None:
-        self._patience.failed(node, self._clock.monotonic_s(), str(error), is_stale=isinstance(error, STALE))
+        longest_s = UNREACHABLE_MAX_S if isinstance(error, UnavailableError) else FAILED_MAX_S
+        is_stale = isinstance(error, STALE)
+        self._patience.failed(node, self._clock.monotonic_s(), str(error), is_stale=is_stale, longest_s=longest_s)

@@ -383,9 +383,9 @@ def _inherit(old: str, fresh: str) -> None:
 
 def _sync(name: str) -> None:
     with contextlib.suppress(FileNotFoundError):
-        if os.path.islink(name):
-            return  # is flushed with its directory
-        descriptor = os.open(name, os.O_RDONLY)
+        if os.path.islink(name) or (os.name == "nt" and os.path.isdir(name)):
+            return  # is flushed with its directory; and Windows flushes no directories
+        descriptor = os.open(name, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

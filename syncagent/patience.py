@@ -18,6 +18,8 @@ QUIET_MAX_S = 10.0
 VANISHED_S = 1.0
 FAILED_S = 1.0
 FAILED_MAX_S = 300.0
+UNREACHABLE_MAX_S = 10.0
+"""After a failure that was the network's, and says nothing about the node."""
 OLD_MS = 10_000
 STALE_FREE = 2
 """So many failures in a row, because something was changed meanwhile, cost no wait."""
@@ -69,10 +71,10 @@ class Patience:
         """Why nodes wait that have failed, for the person; what was only changed a moment ago is no reason."""
         return {node: failure.reason for node, failure in self._failed.items() if failure.reason}
 
-    def failed(self, node: NodeId, now: float, reason: str, *, is_stale: bool) -> None:
+    def failed(self, node: NodeId, now: float, reason: str, *, is_stale: bool, longest_s: float = FAILED_MAX_S) -> None:
         """A step with this node failed; `is_stale`: because something was changed a moment ago, so try again soon."""
         count = self._failed[node].count + 1 if node in self._failed else 1
-        wait_s = min(FAILED_S * 2.0 ** min(count - 1, 30), FAILED_MAX_S)
+        wait_s = min(FAILED_S * 2.0 ** min(count - 1, 30), longest_s)
         is_free = is_stale and count <= STALE_FREE
         self._failed[node] = _Failed(count, now if is_free else now + wait_s, "" if is_free else reason)
 

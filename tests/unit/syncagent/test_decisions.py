@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from syncagent.model import AgreedState, Kind, LocalStamp, LocalState, Node, NodeId, Place, RemoteStamp, Tree
-from syncagent.patience import FAILED_MAX_S, QUIET_MAX_S, QUIET_S, VANISHED_S, Patience
+from syncagent.patience import FAILED_MAX_S, QUIET_MAX_S, QUIET_S, UNREACHABLE_MAX_S, VANISHED_S, Patience
 from syncagent.plan import Delete, Move, Plan
 from syncagent.ports import ServerIdentity
 from syncagent.safety import Danger, Limits, check_deletions, check_folder, check_server, count_deletions
@@ -127,6 +127,9 @@ def test_failures_double_the_wait_up_to_a_limit() -> None:
         now = wake
     assert waits[:4] == [1, 2, 4, 8]
     assert waits[-1] == FAILED_MAX_S
+    patience.failed(NodeId(1), now, "the network", is_stale=False, longest_s=UNREACHABLE_MAX_S)
+    assert patience.reasons() == {NodeId(1): "the network"}
+    assert patience.wake_at(now) == now + UNREACHABLE_MAX_S
 
 
 def test_a_failure_because_of_a_change_is_tried_again_at_once_but_not_for_ever() -> None:

@@ -1,0 +1,124 @@
+"""The commands as a person types them: what they say, and what they refuse in one sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
+from syncagent.cli import app, status_of
+from syncagent.settings import Home, PairSettings
+
+COMMANDS = (
+    *("add", "run", "stop", "status", "pause", "resume", "history", "conflicts", "explain", "ignore", "exclude"),
+    *("limit", "decide", "autostart", "remove"),
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    found = Home(tmp_path / "home")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with found.edit() as draft:
+        draft.settings = draft.settings.__class__((PairSettings("p1", "http://127.0.0.1:9/x", str(folder)),))
+    return found
+
+
+def run(home: Home, *arguments: str, text: str = "") -> Result:
+    return CliRunner().invoke(app, [*arguments, "--home", str(home.path)], input=text)
+
+
+def refusal(home: Home, *arguments: str) -> tuple[int, str]:
+    done = run(home, *arguments)
+    assert isinstance(done.exception, HeleniteError), (done.output, done.exception)
+    return status_of(done.exception), str(done.exception)
+
+
+def test_every_command_explains_itself() -> None:
+    help_text = CliRunner().invoke(app, ["--help"]).output
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b", help_text), command
+        done = CliRunner().invoke(app, [command, "--help"])
+        assert done.exit_code == 0
+        assert "--home" in done.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status",),
+        ("history",),
+        ("conflicts",),
+        ("explain", "a.txt"),
+        ("decide", "allow"),
+        ("stop",),
+    ],
+)
+def test_without_an_agent_that_runs(home: Home, arguments: tuple[str, ...]) -> None:
+    status, sentence = refusal(home, *arguments)
+    assert status == 3
+    assert sentence == "the agent is not running; start it with: helenite sync run"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("explain", "/etc/passwd"), "is not in"),
+        (("exclude", "/"), "is not in"),
+        (("exclude", "."), "use: helenite sync remove"),
+        (("exclude", "a/../b"), "cannot be a name"),
+        (("limit", "--up", "fast"), "no number of bytes"),
+        (("limit", "--up", "5K"), "at least 10000"),
+        (("decide", "perhaps"), "allow, undo, start-over"),
+        (("autostart", "perhaps"), "on, off, status"),
+        (("pause", "/nowhere"), "say which folder"),
+        (("add", "ftp://x/y", "nested"), "no http"),
+        (("add", "http://x:y:z/", "nested"), "no URL"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence(
+    home: Home, arguments: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, said = refusal(home, *arguments)
+    assert status == 2 if "cannot be a name" not in said else status == 1
+    assert sentence in said
+    assert "\n" not in said
+
+
+def test_what_needs_no_agent_works_without(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    assert run(home, "pause").exit_code == 0
+    assert home.load().pairs[0].is_paused
+    assert run(home, "resume", str(folder / "deeper")).exit_code == 0
+    assert not home.load().pairs[0].is_paused
+    said = run(home, "limit", "--up", "2M", "--down", "0", "--trash-days", "7", "--trash-size", "5G").output
+    assert said.splitlines() == ["up: 2000000 bytes/s", "down: no limit", "trash: 7 days, 5000000000 bytes"]
+    assert run(home, "limit", "--trash-days", "0").exit_code == 2
+    assert run(home, "ignore", "*.tmp", "build/").exit_code == 0
+    assert run(home, "ignore", "*.tmp").exit_code == 0
+    assert (folder / ".heleniteignore").read_text() == "*.tmp\nbuild/\n"
+    assert run(home, "exclude", "photos/2020").exit_code == 0
+    assert run(home, "exclude", str(folder / "music")).exit_code == 0
+    assert home.load().pairs[0].excluded == ("photos/2020", "music")
+    assert run(home, "exclude", "music", "--undo").exit_code == 0
+    assert home.load().pairs[0].excluded == ("photos/2020",)
+    assert run(home, "remove").exit_code == 0
+    assert home.load().pairs == ()
+    assert folder.exists()
+
+
+def test_adding_what_cannot_be_reached(home: Home, tmp_path: Path) -> None:
+    done = run(home, "add", "http://127.0.0.1:9/x", str(tmp_path / "other"), "--user", "anna", text="secret\n")
+    assert isinstance(done.exception, UnavailableError)
+    assert len(home.load().pairs) == 1
+    assert "secret" not in "".join(path.read_text() for path in home.path.iterdir() if path.is_file())
+    overlapping = run(home, "add", "http://127.0.0.1:9/x", str(tmp_path / "folder" / "in"))
+    assert isinstance(overlapping.exception, ConfigurationError)
+    assert json.loads(home.settings_file.read_text())["pairs"][0]["id"] == "p1"
