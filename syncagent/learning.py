@@ -1,8 +1,9 @@
-"""Learns, after a large file was brought over, what the next transfer of it needs to know: see `bases`.
+"""Learns, when a large file is brought over, what the next transfer of it needs to know: see `bases`.
 
 Used by `downloads` and `uploads`. The extents are asked of the server at once, because it forgets those of a revision
 that is replaced; the signature is made on a thread of its own, from a descriptor that was opened while the content was
-known, and counts only if that content is what it says. Nothing that fails here fails a transfer. Any thread.
+known (of what is sent whole, when that begins), and counts only if that content is what it says. Nothing that fails
+here fails a transfer. Any thread.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path as FilePath
 from typing import BinaryIO, cast
 
@@ -33,7 +34,9 @@ LARGE_BYTES = 4 << 20
 """Smaller files are always sent whole."""
 SPLICE_TYPE = "application/vnd.helenite.splice"
 EXTENTS_TYPE = "application/vnd.helenite.extents"
-NICENESS = 15
+NICENESS = 5
+AHEAD_MAX = 8
+"""Uploads that may be under way, and some that have failed."""
 STUDYING_MAX = 2000
 """Files that both sides have and that wait to be looked at; more are left alone."""
 SIGNING_MAX = 64
@@ -51,6 +54,7 @@ class Learner:
         self._room = threading.BoundedSemaphore(SIGNING_MAX)
         self._stopped = threading.Event()
         self._studying = 0  # a bound need not be exact
+        self._ahead: dict[bytes, Future[Signature | None]] = {}  # by digest; single operations are atomic
 
     def close(self) -> None:
         """Sign nothing more."""
@@ -92,8 +96,21 @@ class Learner:
         if extents is None:
             return
         self.bases.save(stamp.resource, Basis(stamp.etag, digest, extents, signature))
+        signing = self._ahead.pop(digest, None)
         if signature is None:
-            self._sign_later(stamp, digest, file)
+            signing = signing or self._begin_signing(digest, stamp.size, file)
+            if signing is not None:
+                signing.add_done_callback(lambda done: self._add(stamp, done))
+
+    def sign_ahead(self, digest: bytes, size: int, file: FilePath) -> None:
+        """Begin to sign what is about to be sent whole: its next change may come as soon as it has arrived."""
+        if size <= LARGE_BYTES or not self.bases.are_kept or self._is_offered is False:
+            return
+        signing = self._begin_signing(digest, size, file)
+        if signing is not None:
+            while len(self._ahead) >= AHEAD_MAX:  # of uploads that failed
+                self._ahead.pop(next(iter(self._ahead)), None)
+            self._ahead[digest] = signing
 
     def study(self, path: Path, stamp: RemoteStamp, digest: bytes, file: FilePath) -> None:
         """The same, all of it in the background, of a file that both sides were found to have; again costs nothing."""
@@ -109,35 +126,40 @@ class Learner:
         if basis is None or basis.etag != stamp.etag or basis.signature is None:
             self.learn(path, stamp, digest, file)
 
-    def _sign_later(self, stamp: RemoteStamp, digest: bytes, file: FilePath) -> None:
+    def _begin_signing(self, digest: bytes, size: int, file: FilePath) -> Future[Signature | None] | None:
+        """The signature of a file, None if it does not have this content any more; None when there is no room."""
         if not self._room.acquire(blocking=False):
-            return
+            return None
         try:
             stream = file.open("rb", buffering=0)
         except OSError as error:
             log.info("%s is not signed: %s", file.name, error)
             self._room.release()
-            return
+            return None
         try:
-            signing = self._signing.submit(self._sign, stream, stamp, digest)
+            signing = self._signing.submit(self._sign, stream, digest, size)
         except RuntimeError:  # the agent ends
             self._end(stream)
-        else:
-            signing.add_done_callback(lambda _: self._end(stream))
+            return None
+        signing.add_done_callback(lambda _: self._end(stream))
+        return signing
 
     def _end(self, stream: io.FileIO) -> None:
         stream.close()
         self._room.release()
 
-    def _sign(self, stream: io.FileIO, stamp: RemoteStamp, digest: bytes) -> None:
+    def _sign(self, stream: io.FileIO, digest: bytes, size: int) -> Signature | None:
+        state = hashlib.sha256()
         try:
-            reader = cast("BinaryIO", _Stoppable(stream, self._stopped))
-            state = hashlib.sha256()
-            signature = sign(reader, choose_average(stamp.size), state)
+            signature = sign(cast("BinaryIO", _Stoppable(stream, self._stopped)), choose_average(size), state)
         except (OSError, UnavailableError) as error:
             log.info("a large file is not signed: %s", error)
-            return
-        if state.digest() == digest:
+            return None
+        return signature if state.digest() == digest else None
+
+    def _add(self, stamp: RemoteStamp, done: Future[Signature | None]) -> None:
+        signature = None if done.cancelled() else done.result()
+        if signature is not None:
             self.bases.add_signature(stamp.resource, stamp.etag, signature)
 
 

@@ -70,6 +70,12 @@ class Uploads:
 
     def splice(self, upload: Upload, replaces: RemoteStamp | None) -> Parcel | None:
         """What the file has that the revision on the server has not; None when the whole file is to be sent."""
+        parcel = self._splice(upload, replaces)
+        if parcel is None and upload.kind is Kind.FILE:
+            self._learner.sign_ahead(upload.digest, upload.size, upload.file)
+        return parcel
+
+    def _splice(self, upload: Upload, replaces: RemoteStamp | None) -> Parcel | None:
         known = self._known_signature(upload, replaces)
         if known is None or upload.stamp is None:
             return None

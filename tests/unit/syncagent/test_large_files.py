@@ -14,7 +14,7 @@ import pytest
 from helenite.core.clock import Clock
 from helenite.core.errors import HeleniteError, PreconditionFailedError
 from syncagent.bases import BASES_MAX, Bases, Basis
-from syncagent.learning import LARGE_BYTES
+from syncagent.learning import AHEAD_MAX, LARGE_BYTES
 from syncagent.model import Kind, RemoteStamp
 from syncagent.ports import Attributes, Present, Twin, Upload
 from syncagent.remote import WebDavRemote
@@ -216,6 +216,41 @@ def test_files_that_both_sides_have_are_studied(anna: Device, bert: Device) -> N
     bert.save(CONTENT)
     bert.send(second)
     assert bert.proxy.passed_bytes - before < 2 * MOST
+
+
+def test_what_is_sent_whole_is_signed_meanwhile(anna: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    anna.save(CONTENT)
+    send, learner = anna.remote._session.ask, anna.remote._learner
+
+    def ask(method: str, *arguments: object, **options: object) -> object:
+        if method == "PUT":
+            wait_until(lambda: all(signing.done() for signing in learner._ahead.values()), 10)
+            assert len(learner._ahead) == 1
+        reply = send(method, *arguments, **options)  # type: ignore[arg-type]
+        if method == "PUT":
+            anna.file.write_bytes(EDITED)  # at once, in place: what was sent is nowhere on the disk any more
+        return reply
+
+    monkeypatch.setattr(anna.remote._session, "ask", ask)
+    first = anna.send(None)
+    monkeypatch.undo()
+    anna.save(EDITED)
+    before = anna.proxy.passed_bytes
+    anna.send(first)
+    assert anna.proxy.passed_bytes - before < MOST
+
+
+def test_uploads_that_fail_leave_few_signatures_behind(anna: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise HeleniteError("no")
+
+    anna.remote.identity()
+    monkeypatch.setattr(anna.remote._session, "ask", fail)
+    for number in range(AHEAD_MAX + 3):
+        anna.save(CONTENT + bytes([number]))
+        with pytest.raises(HeleniteError, match="no"):
+            anna.send(None)
+    assert len(anna.remote._learner._ahead) == AHEAD_MAX
 
 
 def test_sparse_files_stay_sparse(anna: Device, bert: Device) -> None:
