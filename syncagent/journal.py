@@ -37,7 +37,7 @@ from syncagent.model import (
 )
 
 SCHEMA = 1
-CACHE_MAX = 12_000
+CACHE_MAX = 10_000
 """Nodes in memory: about 10 MB; more than are planned at a time, with the directories above them."""
 TWIN_BYTES_MIN = 256 << 10
 """Smaller content is sent as fast as it is found to be there already."""

@@ -70,7 +70,7 @@ DIGESTS_AT_ONCE = 4
 REPR_DIGEST = re.compile(r"\bsha-256=:([A-Za-z0-9+/]{43}=):")
 RESULTS_MAX = 5_000
 """Of one report of changes: bounds the memory for it."""
-WALK_RESULTS = 2_000
+WALK_RESULTS = 1_000
 """Of one page of a whole tree."""
 PAGES_MAX = 10_000
 DELETE_ATTEMPTS = 3
