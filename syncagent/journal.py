@@ -81,6 +81,7 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection, *, is_new: bool) -> None:
         self._connection = connection
         self._cache: dict[NodeId, Node] = {}
+        self._unborn: set[NodeId] = set()  # given out, and not put yet
         self._depth = 0
         self.is_new = is_new
         """Nothing is known of earlier syncs."""
@@ -101,6 +102,7 @@ class Journal:
                 self._connection.execute("COMMIT")
         except BaseException:
             self._cache.clear()
+            self._unborn.clear()
             if self._depth == 1 and self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
@@ -111,10 +113,10 @@ class Journal:
 
     def node(self, node: NodeId) -> Node:
         found = self._cache.get(node)
-        if found is None:
+        if found is None and node not in self._unborn:
             found = self._one(f"SELECT {_COLUMNS} FROM node WHERE id = ?", node)
-            if found is None:
-                raise KeyError(node)
+        if found is None:
+            raise KeyError(node)
         return found
 
     def child(self, side: Tree, parent: NodeId, name: str) -> NodeId | None:
@@ -192,6 +194,11 @@ class Journal:
         return self._scalar("SELECT count(*) FROM node WHERE settled = 0")
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known of either side."""
+        return not self._scalar("SELECT EXISTS (SELECT 1 FROM node)")
+
+    @property
     def has_agreements(self) -> bool:
         """Whether both sides ever agreed on anything."""
         return bool(self._scalar("SELECT EXISTS (SELECT 1 FROM node WHERE a_parent IS NOT NULL)"))
@@ -210,6 +217,7 @@ class Journal:
     def new_id(self) -> NodeId:
         """An id that no node has had."""
         self._last += 1
+        self._unborn.add(NodeId(self._last))
         return NodeId(self._last)
 
     def put(self, node: Node) -> None:
@@ -231,6 +239,7 @@ class Journal:
             return
         if old is None:
             self._connection.execute(_PUT, _to_row(node))
+            self._unborn.discard(node.id)
         else:
             agrees, is_here, is_there = (
                 node.ancestor != old.ancestor, node.local != old.local, node.remote != old.remote,

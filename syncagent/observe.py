@@ -259,14 +259,17 @@ class _Look:
         else:
             if known is not None:  # it has become another kind of thing (a link begins as a file): no longer that node
                 self._limbo.take(known)
-            back = self._journal.find_missing(Tree.REMOTE, place, entry.kind)
-            is_back = back is not None and back.id not in self._limbo.claimed
-            twin = self._twin(place, entry.kind) if self._unites else None
-            node_id = back.id if back is not None and is_back else twin or self._journal.new_id()
-            is_new = True
+            node_id, is_new = self._find_known(place, entry.kind) or self._journal.new_id(), True
             self._fresh[place] = node_id
         self._limbo.claim(node_id, RemoteState(place, entry.kind, entry.stamp, entry.digest, walked))
         return node_id, is_new
+
+    def _find_known(self, place: Place, kind: Kind) -> NodeId | None:
+        """Who is back where it was agreed to be; on a first sync, who has the name on the other side."""
+        if self._unites:
+            return self._twin(place, kind)
+        back = self._journal.find_missing(Tree.REMOTE, place, kind)
+        return None if back is None or back.id in self._limbo.claimed else back.id
 
     def _twin(self, place: Place, kind: Kind) -> NodeId | None:
         """The new local node of this name: `pairs` would find the two to be one, some steps later."""

@@ -85,6 +85,7 @@ class _Look:
         self._limbo = Limbo(journal, Tree.LOCAL)
         self._visited: set[NodeId] = set()
         self._found = LocalLook()
+        self._is_first = journal.is_empty  # then everything is new
         self.everything = False
 
     def finish(self) -> LocalLook:
@@ -167,6 +168,10 @@ class _Look:
 
     def _identify(self, place: Place, seen: Seen, parent: Path) -> NodeId:
         """Who a new name belongs to: a node that was moved, one that is back, or a new one."""
+        if self._is_first:
+            node_id = self._journal.new_id()
+            self._limbo.claim(node_id, LocalState(place, seen.kind, seen.stamp))
+            return node_id
         moved = self._find_moved(seen, parent)
         if moved is not None:
             node, stamp = moved
