@@ -124,6 +124,7 @@ class MasterSettings(Settings):
     report_s: float = setting("REPORT_S", 21_600.0, float, "how often each chunkserver reports all its chunks")
     dump_s: float = setting("DUMP_S", 3600.0, float, "how often chunkservers keep a dump of the metadata; 0 = never")
     threads: int = setting("MASTER_THREADS", 24, int, "requests served at once")
+    call_port: bool = setting("CALL_PORT", True, parse_bool, "answer frequent requests on a second port, without gRPC")
 
     def validate(self) -> None:
         if not MIB <= self.chunk_bytes <= CHUNK_BYTES_MAX:

@@ -1,4 +1,4 @@
-"""The client's gRPC border: one channel for each master, failover between them, one deadline for each request.
+"""The client's border to the masters: gRPC and the short way, failover between them, one deadline for each request.
 
 Used by `filesystem` and the command line. Reads and mutations are tried again on another master while the deadline
 lasts; mutations carry an operation id, so a repeat after a lost reply is harmless (D4). Thread-safe.
@@ -9,10 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
 
+from helenite.client.lanes import Lane
+from helenite.core.calls import CODES
 from helenite.core.errors import DeadlineExceededError, HeleniteError, UnavailableError
 from helenite.core.pb.master_pb2_grpc import AdminStub, ClusterStub, NamespaceStub
 from helenite.core.serving import GRPC_OPTIONS
@@ -35,11 +38,17 @@ class MasterRpc:
         self._closed = threading.Event()
         self._channels = [grpc.insecure_channel(address, options=GRPC_OPTIONS) for address in masters]
         self._namespace = [NamespaceStub(channel) for channel in self._channels]
+        self._lanes = [Lane(*each) for each in zip(masters, self._namespace, strict=True)]
+        self._short: dict[str, list[Callable[..., Any]]] = {
+            verb: [partial(lane.call, verb) for lane in self._lanes] for verb in CODES
+        }
         self._cluster = [ClusterStub(channel) for channel in self._channels]
         self._admin = [AdminStub(channel) for channel in self._channels]
 
     def close(self) -> None:
         self._closed.set()
+        for lane in self._lanes:
+            lane.close()
         for channel in self._channels:
             channel.close()
 
@@ -48,7 +57,8 @@ class MasterRpc:
 
         `attempt_s` is the patience with one master: longer for verbs that may take long, which must not pile up there.
         """
-        return self._call([getattr(stub, verb) for stub in self._namespace], request, deadline_s, attempt_s)
+        methods = self._short.get(verb) or [getattr(stub, verb) for stub in self._namespace]
+        return self._call(methods, request, deadline_s, attempt_s)
 
     def cluster(self, verb: str, request: Any, deadline_s: float | None = None) -> Any:
         """Call a verb of the Cluster service."""
@@ -87,6 +97,8 @@ class MasterRpc:
                 return methods[at](request, timeout=max(0.01, min(left, attempt_s)))
             except grpc.RpcError as problem:
                 error = error_from_rpc(problem, f"master {self._masters[at]}")
+            except HeleniteError as problem:
+                error = problem
             failures += 1
             if not isinstance(error, UnavailableError) or self._closed.is_set():
                 raise error

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -19,6 +20,7 @@ from helenite.core.clock import Clock, RunningClock
 from helenite.core.descriptors import raise_descriptor_limit
 from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
 from helenite.core.model import Usage
+from helenite.core.pb import master_pb2
 from helenite.core.pb.master_pb2_grpc import (
     add_AdminServicer_to_server,
     add_ClusterServicer_to_server,
@@ -29,12 +31,14 @@ from helenite.core.serving import bind_grpc, make_grpc_server
 from helenite.master.admin_service import AdminService, total_usage
 from helenite.master.allocator import Allocator, Rules
 from helenite.master.backup import BackupSchedule
+from helenite.master.call_port import CallPort
 from helenite.master.cluster_service import MEMBER_TTL_S, ClusterService
 from helenite.master.leadership import Leadership
 from helenite.master.maintenance import Ages, Maintenance
 from helenite.master.membership import Liveness, Membership
 from helenite.master.namespace import Namespace
 from helenite.master.namespace_service import NamespaceService
+from helenite.master.namespace_verbs import NamespaceVerbs
 from helenite.master.repairer import Goals, Repairer
 from helenite.master.reports import Reports
 from helenite.master.store import Store
@@ -77,6 +81,14 @@ def connect(settings: MasterSettings, stopping: threading.Event) -> Namespace:
                 raise
 
 
+class Loop(Protocol):
+    """What runs on threads of its own."""
+
+    def start(self) -> object: ...
+
+    def stop(self) -> object: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What one master is made of."""
@@ -117,18 +129,40 @@ def assemble(
     )
 
 
-def make_server(settings: MasterSettings, parts: Parts) -> tuple[grpc.Server, health.HealthServicer]:
+def make_verbs(settings: MasterSettings, parts: Parts) -> NamespaceVerbs:
+    """What both the gRPC server and the call port answer with."""
+
+    def usage() -> Usage:
+        return total_usage(parts.namespace, parts.membership, settings.replicas)
+
+    return NamespaceVerbs(parts.namespace, parts.allocator, usage)
+
+
+def open_call_ports(
+    settings: MasterSettings, verbs: NamespaceVerbs, on_crash: Callable[[], None]
+) -> tuple[CallPort, ...]:
+    """The call port, on the host of the gRPC port; none when it is switched off or cannot be had."""
+    if not settings.call_port:
+        return ()
+    host = settings.listen.rpartition(":")[0].strip("[]")
+    try:
+        return (CallPort(verbs, host, on_crash),)
+    except OSError as error:
+        log.warning("there is no call port, gRPC has to do: %s", error)
+        return ()
+
+
+def make_server(
+    settings: MasterSettings, parts: Parts, verbs: NamespaceVerbs, call_port: master_pb2.CallPort
+) -> tuple[grpc.Server, health.HealthServicer]:
     """A gRPC server with all services, not yet started."""
     server = make_grpc_server(settings.threads)
     namespace, membership = parts.namespace, parts.membership
 
-    def usage() -> Usage:
-        return total_usage(namespace, membership, settings.replicas)
-
     admin = AdminService(namespace, membership, parts.leadership, parts.repairer, parts.reports, parts.survey)
     backups = BackupSchedule(membership, settings.dump_s, Clock())
     cluster = ClusterService(namespace, membership, parts.leadership, parts.repairer, parts.reports, backups)
-    add_NamespaceServicer_to_server(NamespaceService(namespace, parts.allocator, usage), server)
+    add_NamespaceServicer_to_server(NamespaceService(verbs, call_port), server)
     add_ClusterServicer_to_server(cluster, server)
     add_AdminServicer_to_server(admin, server)
     healthy = health.HealthServicer()
@@ -142,7 +176,10 @@ def serve(settings: MasterSettings, stopping: threading.Event) -> None:
     master_id = secrets.token_hex(8)
     uptime = RunningClock()
     parts = assemble(settings, connect(settings, stopping), master_id, uptime, stopping.set)
-    server, healthy = make_server(settings, parts)
+    verbs = make_verbs(settings, parts)
+    call_ports = open_call_ports(settings, verbs, stopping.set)
+    place = next((port.address for port in call_ports), master_pb2.CallPort())
+    server, healthy = make_server(settings, parts, verbs, place)
     port = bind_grpc(server, settings.listen)
     host = settings.listen.rpartition(":")[0]
     address = settings.advertise or f"{socket.gethostname() if host in {'0.0.0.0', '[::]'} else host}:{port}"
@@ -156,7 +193,8 @@ def serve(settings: MasterSettings, stopping: threading.Event) -> None:
             if ending.wait(MEMBER_TTL_S / 3):
                 return
 
-    loops = (
+    loops: tuple[Loop, ...] = (
+        *call_ports,
         Worker("uptime", uptime.keep_asking, stopping.set),
         parts.leadership,
         parts.maintenance,

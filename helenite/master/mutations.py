@@ -1,6 +1,6 @@
 """What can be asked of the namespace, as values, and the request that a script takes for each. Pure.
 
-Made by `namespace_service` from messages, run by `namespace`. Paths and sizes have been validated before.
+Made by `namespace_verbs` from messages, run by `namespace`. Paths and sizes have been validated before.
 """
 
 from __future__ import annotations

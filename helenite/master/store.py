@@ -70,8 +70,8 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
 """No script takes a tenth of this; a Redis that does is as good as gone."""
-CONNECTIONS_MAX = 64
-"""More than a master has threads."""
+CONNECTIONS_MAX = 320
+"""More than a master has threads: gRPC's, those of the call port, its loops. They are made when they are needed."""
 WATCHERS_MAX = 256
 """Connections that wait for the feed."""
 WATCH_S_MAX = 60.0

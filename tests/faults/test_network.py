@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Many
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,9 +17,11 @@ import pytest
 
 from helenite.client.filesystem import Expect, FileSystem
 from helenite.client.rpc import ATTEMPT_S
+from helenite.client.smallfiles import SmallFile, Stored
 from helenite.config import ClientSettings
 from helenite.core.errors import PreconditionFailedError
 from helenite.core.model import Condition, Entry, LockScope, Sequence
+from helenite.core.pb import common_pb2, master_pb2
 from tests.chaos.load import Findings
 from tests.support import manifest
 from tests.support.cluster import Cluster
@@ -53,10 +56,25 @@ class Client(FileSystem):
     def __init__(self, master: str) -> None:
         super().__init__(ClientSettings(masters=(master,)))
         self.fault: Fault = nullcontext
+        self._is_storing = False
 
     def commit(self, *arguments: Any, **options: Any) -> tuple[Entry, bool]:
         with self.fault():
             return super().commit(*arguments, **options)
+
+    def _mutate_all(self, *arguments: Any, **options: Any) -> Any:
+        """Also the commits of small files, which go in groups."""
+        if self._is_storing:
+            with self.fault():
+                return super()._mutate_all(*arguments, **options)
+        return super()._mutate_all(*arguments, **options)
+
+    def _store_all(self, files: Many[SmallFile]) -> Many[Stored]:
+        self._is_storing = True
+        try:
+            return super()._store_all(files)
+        finally:
+            self._is_storing = False
 
 
 class Network:
@@ -216,16 +234,48 @@ class Work:
         self.manifest.happened(effect(source, target))
 
 
-def test_lost_requests_and_replies(tmp_path: Path, rng: random.Random) -> None:
+class Redirected:
+    """A stub by which the call port seems to be elsewhere."""
+
+    def __init__(self, stub: Any, address: str) -> None:
+        self._stub = stub
+        self._port = int(address.rpartition(":")[2])
+
+    def FindCallPort(self, request: Any, timeout: float) -> master_pb2.CallPort:  # noqa: N802 - gRPC's name
+        return master_pb2.CallPort(port=self._port, greeting=self._stub.FindCallPort(request, timeout=timeout).greeting)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stub, name)
+
+
+@contextmanager
+def by_grpc(cluster: Cluster) -> Iterator[tuple[Proxy, Client]]:
+    with Proxy(cluster.masters[0]) as proxy, Client(proxy.address) as client:
+        yield proxy, client
+
+
+@contextmanager
+def by_the_call_port(cluster: Cluster) -> Iterator[tuple[Proxy, Client]]:
+    with Client(cluster.masters[0]) as client:
+        lane = client.rpc._lanes[0]
+        place = lane._stub.FindCallPort(common_pb2.Empty(), timeout=10)
+        with Proxy(f"127.0.0.1:{place.port}") as proxy:
+            lane._stub = Redirected(lane._stub, proxy.address)  # type: ignore[assignment]
+            yield proxy, client
+
+
+@pytest.mark.parametrize(("way", "call_port"), [(by_grpc, "no"), (by_the_call_port, "yes")])
+def test_lost_requests_and_replies(
+    tmp_path: Path,
+    rng: random.Random,
+    way: Callable[[Cluster], AbstractContextManager[tuple[Proxy, Client]]],
+    call_port: str,
+) -> None:
     """Whatever is lost, each mutation happens exactly once and its client is told the truth."""
-    with Cluster(tmp_path / "c", "--workers", "1") as cluster:
-        with (
-            Proxy(cluster.masters[0]) as proxy,
-            FileSystem(ClientSettings(masters=cluster.masters)) as direct,
-            Client(proxy.address) as client,
-        ):
+    with Cluster(tmp_path / "c", "--workers", "1", environment={"HELENITE_CALL_PORT": call_port}) as cluster:
+        with way(cluster) as (proxy, client), FileSystem(ClientSettings(masters=cluster.masters)) as direct:
             network = Network(proxy, direct)
-            client.usage()  # connects: a fault that strikes before would keep the request from being sent at all
+            client.stat(())  # connects: a fault that strikes before would keep the request from being sent at all
             work = Work(client, network, rng)
             faults = [network.lost_reply] * 24 + [network.lost_request] * 10 + [network.late_request] * 2
             rng.shuffle(faults)

@@ -76,6 +76,11 @@ class NamespaceStub:
                 request_serializer=helenite_dot_core_dot_pb_dot_master__pb2.ListTrashRequest.SerializeToString,
                 response_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.ListTrashReply.FromString,
                 _registered_method=True)
+        self.FindCallPort = channel.unary_unary(
+                '/helenite.Namespace/FindCallPort',
+                request_serializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
+                response_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.CallPort.FromString,
+                _registered_method=True)
 
 
 class NamespaceServicer:
@@ -136,6 +141,13 @@ class NamespaceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindCallPort(self, request, context):
+        """Where this master answers Lookup, List, Locate, Mutate and Allocate without gRPC (core/calls.py).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NamespaceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -178,6 +190,11 @@ def add_NamespaceServicer_to_server(servicer, server):
                     servicer.ListTrash,
                     request_deserializer=helenite_dot_core_dot_pb_dot_master__pb2.ListTrashRequest.FromString,
                     response_serializer=helenite_dot_core_dot_pb_dot_master__pb2.ListTrashReply.SerializeToString,
+            ),
+            'FindCallPort': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindCallPort,
+                    request_deserializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
+                    response_serializer=helenite_dot_core_dot_pb_dot_master__pb2.CallPort.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -397,6 +414,33 @@ class Namespace:
             '/helenite.Namespace/ListTrash',
             helenite_dot_core_dot_pb_dot_master__pb2.ListTrashRequest.SerializeToString,
             helenite_dot_core_dot_pb_dot_master__pb2.ListTrashReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindCallPort(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/helenite.Namespace/FindCallPort',
+            helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
+            helenite_dot_core_dot_pb_dot_master__pb2.CallPort.FromString,
             options,
             channel_credentials,
             insecure,

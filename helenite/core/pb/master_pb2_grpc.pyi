@@ -48,6 +48,8 @@ class NamespaceStub:
     Allocate: _grpc.UnaryUnaryMultiCallable[_master_pb2.AllocateRequest, _master_pb2.AllocateReply]
     """Fresh chunk handles with replication chains, leased to the caller for lease_s."""
     ListTrash: _grpc.UnaryUnaryMultiCallable[_master_pb2.ListTrashRequest, _master_pb2.ListTrashReply]
+    FindCallPort: _grpc.UnaryUnaryMultiCallable[_common_pb2.Empty, _master_pb2.CallPort]
+    """Where this master answers Lookup, List, Locate, Mutate and Allocate without gRPC (core/calls.py)."""
 
 @_typing.type_check_only
 class NamespaceAsyncStub(NamespaceStub):
@@ -68,6 +70,8 @@ class NamespaceAsyncStub(NamespaceStub):
     Allocate: _aio.UnaryUnaryMultiCallable[_master_pb2.AllocateRequest, _master_pb2.AllocateReply]  # type: ignore[assignment]
     """Fresh chunk handles with replication chains, leased to the caller for lease_s."""
     ListTrash: _aio.UnaryUnaryMultiCallable[_master_pb2.ListTrashRequest, _master_pb2.ListTrashReply]  # type: ignore[assignment]
+    FindCallPort: _aio.UnaryUnaryMultiCallable[_common_pb2.Empty, _master_pb2.CallPort]  # type: ignore[assignment]
+    """Where this master answers Lookup, List, Locate, Mutate and Allocate without gRPC (core/calls.py)."""
 
 class NamespaceServicer(metaclass=_abc_1.ABCMeta):
     """Metadata verbs. Paths are absolute text ("/a/b"); errors are gRPC statuses with a code of core/errors.py."""
@@ -133,6 +137,14 @@ class NamespaceServicer(metaclass=_abc_1.ABCMeta):
         request: _master_pb2.ListTrashRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.ListTrashReply, _abc.Awaitable[_master_pb2.ListTrashReply]]: ...
+
+    @_abc_1.abstractmethod
+    def FindCallPort(
+        self,
+        request: _common_pb2.Empty,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.CallPort, _abc.Awaitable[_master_pb2.CallPort]]:
+        """Where this master answers Lookup, List, Locate, Mutate and Allocate without gRPC (core/calls.py)."""
 
 def add_NamespaceServicer_to_server(servicer: NamespaceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

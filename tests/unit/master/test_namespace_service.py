@@ -20,6 +20,7 @@ from helenite.core.serving import bind_grpc, make_grpc_server
 from helenite.core.wire import error_from_rpc, failure_from_message, view_from_message
 from helenite.master.namespace import Namespace
 from helenite.master.namespace_service import NamespaceService
+from helenite.master.namespace_verbs import NamespaceVerbs
 from tests.support.entries import lock, mkdir, put
 
 TIMEOUT_S = 10
@@ -44,7 +45,8 @@ class OneServer:
 @pytest.fixture
 def address(namespace: Namespace) -> Iterator[str]:
     server = make_grpc_server(4)
-    service = NamespaceService(namespace, OneServer(namespace), lambda: Usage(1, 2, 3, 4, 5))
+    verbs = NamespaceVerbs(namespace, OneServer(namespace), lambda: Usage(1, 2, 3, 4, 5))
+    service = NamespaceService(verbs, master_pb2.CallPort())
     add_NamespaceServicer_to_server(service, server)
     port = bind_grpc(server, "127.0.0.1:0")
     server.start()
