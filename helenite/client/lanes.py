@@ -41,6 +41,7 @@ class Lane:
         self._lock = threading.Lock()  # guards everything below
         self._idle: list[socket.socket] = []
         self._look_at = 0.0
+        self._is_hidden = False
         self._is_closed = False
 
     def close(self) -> None:
@@ -98,10 +99,14 @@ class Lane:
         except (grpc.RpcError, OSError, ProtocolError, UnavailableError) as error:
             # The call itself tells what is wrong with the master, if it is more than this port.
             reason = error.details() if isinstance(error, grpc.Call) else error
-            log.info("the call port of master %s cannot be reached: %s", self._master, reason)
             with self._lock:
                 self._look_at = time.monotonic() + AGAIN_S
+                is_news, self._is_hidden = not self._is_hidden, True
+            if is_news:
+                log.info("the call port of master %s cannot be reached: %s", self._master, reason)
             return None
+        with self._lock:
+            self._is_hidden = False
         return connection
 
     def _give_back(self, connection: socket.socket) -> None:
