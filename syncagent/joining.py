@@ -87,6 +87,8 @@ def preview(remote: WebDavRemote, folder: str, scratch: FilePath, clock: Clock) 
     local = LocalFolder(FilePath(folder), clock)
     if not local.list(ROOT).entries or not remote.list(ROOT):
         return None
+    own = FilePath(folder) / STATE_DIRECTORY
+    is_new = not own.exists()  # else an earlier sync has left its trash there
     journal = open_journal(scratch / "journal", "damaged")
     try:
         settings = Settings(Customs(rules=name_rules()), Selection())
@@ -99,4 +101,7 @@ def preview(remote: WebDavRemote, folder: str, scratch: FilePath, clock: Clock) 
     finally:
         journal.close()
         shutil.rmtree(scratch)
-        shutil.rmtree(FilePath(folder) / STATE_DIRECTORY)
+        if is_new:
+            shutil.rmtree(own)
+        else:
+            (own / "pair").unlink()

@@ -266,7 +266,7 @@ class Memory(Protocol):
         ...
 
     def has(self, side: Tree, path: Path, digest: bytes) -> bool:
-        """Whether this content was brought to this path of this side, perhaps in vain."""
+        """Whether this content was brought to this side under the name of this path, perhaps in vain."""
         ...
 
     def forget(self) -> None:

@@ -4,8 +4,8 @@ An agent that dies after an upload and before it has written that down finds a r
 know; one that dies after it has put a download in place finds a file that it does not know. If the file was saved again
 meanwhile, here or there, that would look like a conflict, of the device with itself. So each upload is noted, in a file
 of the folder's own directory, before it is sent, and each download before it is put in place. What has that very
-content at that very path is the past of what the other side has, and gives way to it. Losing the file costs a conflict
-copy, so it is not flushed.
+content under that very name is the past of what the other side has, and gives way to it. In which directory does not
+matter: those are renamed meanwhile. Losing the file costs a conflict copy, so it is not flushed.
 
 Used by `folder`. Any thread: one lock guards the file and the memory.
 """
@@ -24,8 +24,8 @@ from syncagent.model import Tree
 KEPT_MAX = 8_192
 """More than can be under way at a time (`transfers`); the file has at most twice as many lines."""
 
-_Carried = tuple[Tree, Path, str]
-"""To which side, to which path there, which content."""
+_Carried = tuple[Tree, str, str]
+"""To which side, under which name, which content."""
 
 
 class UnderWay:
@@ -39,7 +39,7 @@ class UnderWay:
 
     def note(self, side: Tree, contents: Iterable[tuple[Path, bytes]]) -> None:
         """These contents are about to become what is at these paths of this side."""
-        fresh = [(side, path, digest.hex()) for path, digest in contents]
+        fresh = [(side, path[-1], digest.hex()) for path, digest in contents]
         with self._lock:
             kept = self._load()
             kept.extend(fresh)
@@ -52,9 +52,9 @@ class UnderWay:
             self._lines += len(fresh)
 
     def has(self, side: Tree, path: Path, digest: bytes) -> bool:
-        """Whether this content was brought to this path of this side, perhaps in vain."""
+        """Whether this content was brought to this side under the name of this path, perhaps in vain."""
         with self._lock:
-            return (side, path, digest.hex()) in self._load()
+            return (side, path[-1], digest.hex()) in self._load()
 
     def forget(self) -> None:
         """It is known what came of all of them."""
@@ -80,7 +80,7 @@ def _line(carried: _Carried) -> str:
 def _parse(lines: Iterable[str]) -> Iterable[_Carried]:
     for line in lines:
         try:
-            side, path, digest = json.loads(line)
+            side, name, digest = json.loads(line)
         except ValueError:
             continue  # the process died while it wrote this line
-        yield Tree(side), tuple(path), digest
+        yield Tree(side), name, digest

@@ -67,7 +67,7 @@ class Person:
             (self._top / old).rename(self._top / fresh)
 
     def _delete(self) -> None:
-        if len(self._files) > 10:
+        if len(self._files) > 10 and self._chance.random() < 0.2:  # more, and the agents would ask
             name = self._chance.choice(sorted(self._files))
             del self._files[name]
             (self._top / name).unlink()

@@ -81,6 +81,24 @@ def test_what_was_deleted_there_lies_in_the_trash_here(scene: Scene) -> None:
     assert {b"the text of f", b"the text of g"} <= set(scene.bert.trashed())
 
 
+def test_a_folder_that_is_added_again_keeps_its_trash(apart: tuple[Agent, Agent, ServerView]) -> None:
+    one, two, server = apart
+    (one.folder / "f").write_bytes(b"in the trash")
+    (one.folder / "g").write_bytes(b"stays")
+    settle(server, one, two)
+    (one.folder / "f").unlink()
+    settle(server, one, two)
+    url = two.status()["url"]
+    assert two.command("remove").returncode == 0
+    said = two.command("add", url, str(two.folder))
+    assert "1 names are on both sides" in said.stdout
+    settle(server, one, two)
+    assert two.trashed() == [b"in the trash"]
+    for agent in (one, two):
+        agent.stop()
+    server.remote.close()
+
+
 def test_a_rule_for_what_is_synced_deletes_nothing(scene: Scene) -> None:
     scene.write(**{"a.log": b"log", "b": b"b"})
     scene.settle()

@@ -17,9 +17,9 @@ def test_it_survives_the_process(tmp_path: Path) -> None:
     first.note(Tree.REMOTE, [(("d", "a\nb"), b"\x01"), (("c",), b"\x02")])
     first.note(Tree.LOCAL, [(("c",), b"\x03")])
     with file.open("a") as stream:
-        stream.write('["remote", ["torn')  # the process died while it wrote this line
+        stream.write('["remote", "torn')  # the process died while it wrote this line
     second = UnderWay(file)
-    assert second.has(Tree.REMOTE, ("d", "a\nb"), b"\x01")
+    assert second.has(Tree.REMOTE, ("renamed by now", "a\nb"), b"\x01")
     assert second.has(Tree.REMOTE, ("c",), b"\x02")
     assert second.has(Tree.LOCAL, ("c",), b"\x03")
     assert not second.has(Tree.REMOTE, ("c",), b"\x01")
