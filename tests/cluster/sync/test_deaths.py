@@ -73,7 +73,7 @@ class Person:
         if len(self._files) > 10 and self._chance.random() < 0.2:  # more, and the agents would ask
             name = self._chance.choice(sorted(self._files))
             del self._files[name]
-            (self._top / name).unlink()
+            (self._top / name).unlink(missing_ok=True)  # a rename that its agent did not live to note may be undone
 
     def _rename_all(self) -> None:
         fresh = self._top.with_name(f"{self.agent.folder.name} {self._count}")
