@@ -35,7 +35,11 @@ def pair(journal: Journal, local_id: NodeId, remote_id: NodeId) -> None:
         journal.put(replace(local, remote=remote.remote))
         for child in children:
             assert child.remote is not None
-            journal.put(replace(child, remote=replace(child.remote, place=Place(local_id, child.remote.place.name))))
+            agreed = child.ancestor
+            if agreed is not None and agreed.place.parent == remote_id:  # else both sides would seem to have moved it
+                agreed = replace(agreed, place=Place(local_id, agreed.place.name))
+            there = replace(child.remote, place=Place(local_id, child.remote.place.name))
+            journal.put(replace(child, ancestor=agreed, remote=there))
 
 
 def rescue(journal: Journal, node_id: NodeId) -> None:
