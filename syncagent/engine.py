@@ -34,9 +34,10 @@ from syncagent.leaving import SELECTION, Leaving
 from syncagent.model import SIDES, LocalState, NodeId, Tree, Trouble, path_of
 from syncagent.observe import ROOT_TAG, TOKEN, observe_changes, observe_tree
 from syncagent.patience import FAILED_MAX_S, UNREACHABLE_MAX_S, Patience
-from syncagent.plan import Delete, Pair, Plan, Problem, SetAside, Step, Write
+from syncagent.plan import Delete, Move, Pair, Plan, Problem, SetAside, Step, Write
 from syncagent.ports import Folder, Remote, ServerIdentity
 from syncagent.reconcile import reconcile
+from syncagent.rescues import was_moved
 from syncagent.safety import Limits, Stop, check_folder, check_server
 from syncagent.scan import lasting_troubles, scan
 from syncagent.selection import Selection
@@ -275,10 +276,22 @@ class Engine:
         return troubles
 
     def _recognise(self, plan: Plan) -> bool:
-        """Whether a conflict is none, because one side has what we brought there and never knew that it arrived."""
+        """Whether a conflict is none, because one side has what we did there and never knew that it was done."""
         conflicts = [step.node for step in plan.steps if isinstance(step, SetAside)]
         known = [node for node in conflicts for side in SIDES if self._is_past(node, side)]
-        return bool(known)
+        moves = [step.node for step in plan.steps if isinstance(step, Move) and step.side is Tree.LOCAL]
+        return bool(known + [node for node in moves if self._is_our_move(node)])
+
+    def _is_our_move(self, node_id: NodeId) -> bool:
+        """Whether what was moved on both sides was moved on the server by us, and here again since."""
+        node = self._journal.node(node_id)
+        if node.remote is None or not was_moved(node, Tree.LOCAL):
+            return False
+        path = path_of(self._journal, Tree.REMOTE, node_id)
+        if not self._folder.under_way.has_moved(path, node.remote.stamp.resource):
+            return False
+        records.moved_before(self._journal, node_id)
+        return True
 
     def _is_past(self, node_id: NodeId, side: Tree) -> bool:
         node, path = self._journal.node(node_id), path_of(self._journal, side, node_id)

@@ -256,6 +256,7 @@ class StepExecutor:
             records.moved(self._journal, side, node.id, place, stamp)
         else:
             assert node.remote is not None
+            self._folder.under_way.note_move(target, node.remote.stamp.resource)
             self._remote.move(source, target, node.remote.stamp)
             records.moved(self._journal, side, node.id, place, None)
 

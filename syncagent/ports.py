@@ -269,6 +269,14 @@ class Memory(Protocol):
         """Whether this content was brought to this side under the name of this path, perhaps in vain."""
         ...
 
+    def note_move(self, path: Path, resource: str) -> None:
+        """An entry of the server is about to be moved there; called before."""
+        ...
+
+    def has_moved(self, path: Path, resource: str) -> bool:
+        """Whether this entry of the server was given the name of this path, perhaps in vain."""
+        ...
+
     def forget(self) -> None:
         """It is known what came of all of them."""
         ...

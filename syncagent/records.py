@@ -42,6 +42,14 @@ def pair(journal: Journal, local_id: NodeId, remote_id: NodeId) -> None:
             journal.put(replace(child, ancestor=agreed, remote=there))
 
 
+def moved_before(journal: Journal, node_id: NodeId) -> None:
+    """We had moved a node to where the server has it: that is agreed upon, whatever happened here since."""
+    node = journal.node(node_id)
+    assert node.remote is not None
+    assert node.ancestor is not None
+    journal.put(replace(node, ancestor=replace(node.ancestor, place=node.remote.place)))
+
+
 def rescue(journal: Journal, node_id: NodeId) -> None:
     """A node and what went with it counts as new."""
     side = journal.node(node_id).only_side

@@ -5,7 +5,8 @@ know; one that dies after it has put a download in place finds a file that it do
 meanwhile, here or there, that would look like a conflict, of the device with itself. So each upload is noted, in a file
 of the folder's own directory, before it is sent, and each download before it is put in place. What has that very
 content under that very name is the past of what the other side has, and gives way to it. In which directory does not
-matter: those are renamed meanwhile. Losing the file costs a conflict copy, so it is not flushed.
+matter: those are renamed meanwhile. Moves on the server are noted likewise: who renames an entry again has not moved it
+against somebody else. Losing the file costs a conflict copy or a name, so it is not flushed.
 
 Used by `folder`. Any thread: one lock guards the file and the memory.
 """
@@ -25,7 +26,7 @@ KEPT_MAX = 8_192
 """More than can be under way at a time (`transfers`); the file has at most twice as many lines."""
 
 _Carried = tuple[Tree, str, str]
-"""To which side, under which name, which content."""
+"""To which side, under which name, which content, or which entry of the server."""
 
 
 class UnderWay:
@@ -55,6 +56,14 @@ class UnderWay:
         """Whether this content was brought to this side under the name of this path, perhaps in vain."""
         with self._lock:
             return (side, path[-1], digest.hex()) in self._load()
+
+    def note_move(self, path: Path, resource: str) -> None:
+        """An entry of the server is about to be moved there."""
+        self.note(Tree.REMOTE, [(path, resource.encode())])
+
+    def has_moved(self, path: Path, resource: str) -> bool:
+        """Whether this entry of the server was given the name of this path, perhaps in vain."""
+        return self.has(Tree.REMOTE, path, resource.encode())
 
     def forget(self) -> None:
         """It is known what came of all of them."""

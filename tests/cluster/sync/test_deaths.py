@@ -20,9 +20,8 @@ from tests.support.waiting import wait_until
 DEATHS = 24
 DEATHS_SLOW = 200
 ROUND = 8
-"""Deaths between two looks at whether all is well. Two defects are known and allowed for here (syncagent/DESIGN.md,
-"What is not right yet"): needless conflict copies, at most one a death, and a rename that is undone. No content may be
-missing.
+"""Deaths between two looks at whether all is well. A known defect is allowed for here (syncagent/DESIGN.md, "What is not
+right yet"): needless conflict copies, at most one a death. No content may be missing.
 """
 
 
@@ -66,15 +65,14 @@ class Person:
         if self._files:
             old = self._chance.choice(sorted(self._files))
             fresh = f"{old}m"
-            with contextlib.suppress(FileNotFoundError):  # an earlier rename has been undone
-                (self._top / old).rename(self._top / fresh)
-                self._files[fresh] = self._files.pop(old)
+            (self._top / old).rename(self._top / fresh)
+            self._files[fresh] = self._files.pop(old)
 
     def _delete(self) -> None:
         if len(self._files) > 10 and self._chance.random() < 0.2:  # more, and the agents would ask
             name = self._chance.choice(sorted(self._files))
             del self._files[name]
-            (self._top / name).unlink(missing_ok=True)  # an earlier rename has been undone
+            (self._top / name).unlink()
 
     def _rename_all(self) -> None:
         fresh = self._top.with_name(f"{self.agent.folder.name} {self._count}")

@@ -389,3 +389,45 @@ def test_what_another_has_sent_is_a_conflict_all_the_same(world: World, agent: A
     world.settle()
     world.check()
     assert sorted(content or b"" for content in agent.listing().values()) == [b"mine again", b"theirs"]
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+@pytest.mark.parametrize("moved", ["file", "directory"])
+def test_a_lost_reply_to_a_move_and_then_another_rename_is_no_contest(
+    world: World, agent: Agent, server: MemoryServer, *, moved: str, restarts: bool
+) -> None:
+    """The server's move was ours, so the later name stands, and not the server's."""
+    write(agent, "file", b"1")
+    write(agent, "directory/b", b"2")
+    world.settle()
+
+    def lose(phase: str, name: str) -> None:
+        if (phase, name) == ("after", "move"):
+            server.hook = lambda _phase, _name: None
+            raise UnavailableError("lost")
+
+    (agent.root / moved).rename(agent.root / "once")
+    server.hook = lose
+    while "once" not in server.listing():
+        agent.cycle()
+        world.clock.now += 1
+    if restarts:
+        agent.restart()
+    (agent.root / "once").rename(agent.root / "twice")
+    world.settle()
+    world.check()
+    assert "twice" in server.listing()
+    assert not {"once", moved} & server.listing().keys()
+    assert not (agent.root / STATE_DIRECTORY / "underway").exists()
+
+
+def test_of_two_moves_that_are_not_both_ours_the_servers_stands(
+    world: World, agent: Agent, server: MemoryServer
+) -> None:
+    write(agent, "a", b"1")
+    world.settle()
+    server.rename(("a",), ("theirs",))
+    (agent.root / "a").rename(agent.root / "mine")
+    world.settle()
+    world.check()
+    assert agent.listing() == {"theirs": b"1"}

@@ -16,6 +16,7 @@ def test_it_survives_the_process(tmp_path: Path) -> None:
     first = UnderWay(file)
     first.note(Tree.REMOTE, [(("d", "a\nb"), b"\x01"), (("c",), b"\x02")])
     first.note(Tree.LOCAL, [(("c",), b"\x03")])
+    first.note_move(("d", "b"), "urn:1")
     with file.open("a") as stream:
         stream.write('["remote", "torn')  # the process died while it wrote this line
     second = UnderWay(file)
@@ -24,8 +25,12 @@ def test_it_survives_the_process(tmp_path: Path) -> None:
     assert second.has(Tree.LOCAL, ("c",), b"\x03")
     assert not second.has(Tree.REMOTE, ("c",), b"\x01")
     assert not second.has(Tree.LOCAL, ("c",), b"\x02")
+    assert second.has_moved(("elsewhere", "b"), "urn:1")
+    assert not second.has_moved(("d", "b"), "urn:2")
+    assert not second.has_moved(("d", "c"), "urn:1")
     second.forget()
     assert not second.has(Tree.LOCAL, ("c",), b"\x03")
+    assert not second.has_moved(("d", "b"), "urn:1")
     assert not file.exists()
 
 
