@@ -283,12 +283,15 @@ class Engine:
         return bool(known + [node for node in moves if self._is_our_move(node)])
 
     def _is_our_move(self, node_id: NodeId) -> bool:
-        """Whether what was moved on both sides was moved on the server by us, and here again since."""
-        node = self._journal.node(node_id)
-        if node.remote is None or not was_moved(node, Tree.LOCAL):
+        """Whether the server has an entry where we put it, and it was moved here since."""
+        node, memory = self._journal.node(node_id), self._folder.under_way
+        if node.remote is None:
             return False
-        path = path_of(self._journal, Tree.REMOTE, node_id)
-        if not self._folder.under_way.has_moved(path, node.remote.stamp.resource):
+        path, digest = path_of(self._journal, Tree.REMOTE, node_id), node.remote.digest
+        if node.ancestor is None and digest is not None and memory.has(Tree.REMOTE, path, digest):
+            records.brought_before(self._journal, node_id, Tree.REMOTE, digest)
+            return True
+        if not was_moved(node, Tree.LOCAL) or not memory.has_moved(path, node.remote.stamp.resource):
             return False
         records.moved_before(self._journal, node_id)
         return True

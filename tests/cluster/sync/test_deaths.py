@@ -20,8 +20,8 @@ from tests.support.waiting import wait_until
 DEATHS = 24
 DEATHS_SLOW = 200
 ROUND = 8
-"""Deaths between two looks at whether all is well. A known defect is allowed for here (syncagent/DESIGN.md, "What is not
-right yet"): needless conflict copies, at most one a death. No content may be missing.
+"""Deaths between two looks at whether all is well. A known defect is allowed for here (syncagent/DESIGN.md, "What is
+not right yet"): needless conflict copies, at most one a death. No content may be missing.
 """
 
 

@@ -8,9 +8,10 @@ import shutil
 import pytest
 
 from helenite.core.errors import HeleniteError, ProtocolError, UnavailableError
+from syncagent.executor import Outcome
 from syncagent.model import Kind
 from syncagent.names import STATE_DIRECTORY
-from syncagent.plan import Delete, Move, Upload
+from syncagent.plan import Delete, Move, Pair, Plan, Upload
 from syncagent.safety import Danger, Limits
 from tests.support.sync_server import MemoryServer
 from tests.support.sync_world import Agent, Make, World, requests_of, write
@@ -419,6 +420,41 @@ def test_a_lost_reply_to_a_move_and_then_another_rename_is_no_contest(
     assert "twice" in server.listing()
     assert not {"once", moved} & server.listing().keys()
     assert not (agent.root / STATE_DIRECTORY / "underway").exists()
+
+
+def test_a_crash_right_after_an_upload_was_recognised_and_then_a_rename(
+    world: World, agent: Agent, server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known that the two are one, and not yet that they were agreed upon: the name here is the later one."""
+
+    def lose(phase: str, name: str) -> None:
+        if (phase, name) == ("after", "store"):
+            server.hook = lambda _phase, _name: None
+            raise UnavailableError("lost")
+
+    write(agent, "a", b"1")
+    server.hook = lose
+    agent.cycle()
+    assert server.listing() == {"a": b"1"}
+    world.clock.now += 1
+    execute = agent.engine._executor.execute
+    plans: list[Plan] = []
+
+    def execute_once(plan: Plan) -> Outcome:
+        if plans:
+            raise KeyboardInterrupt
+        plans.append(plan)
+        return execute(plan)
+
+    monkeypatch.setattr(agent.engine._executor, "execute", execute_once)
+    with pytest.raises(KeyboardInterrupt):
+        agent.cycle()
+    assert [type(step) for step in plans[0].steps] == [Pair]
+    agent.restart()
+    (agent.root / "a").rename(agent.root / "b")
+    world.settle()
+    world.check()
+    assert server.listing() == {"b": b"1"}
 
 
 def test_of_two_moves_that_are_not_both_ours_the_servers_stands(
