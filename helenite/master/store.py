@@ -212,6 +212,10 @@ class Store:
                 if attempt == ATTEMPTS or self._is_closed or is_loading or not is_broken:
                     raise _translate(error) from error
                 log.info("the connection to Redis broke and is made anew: %s", error)
+            except (
+                OSError
+            ) as error:  # redis-py looks for its own version when it makes a connection, without descriptors
+                raise UnavailableError(f"no connection to Redis can be made: {error}") from error
         raise AssertionError("the last attempt returns or raises")
 
 

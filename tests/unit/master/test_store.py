@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import secrets
@@ -95,6 +96,19 @@ def test_no_redis_is_said_so(tmp_path: Path) -> None:
             Store(url, "main")
     with pytest.raises(errors.ConfigurationError):
         Store("unix:///x", "a space")
+
+
+def test_without_a_descriptor_for_a_connection_redis_is_unavailable(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py lets such an error through; a loop that does not know it would end the master."""
+
+    def no_descriptor(*_: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(namespace._store._client, "execute_command", no_descriptor)
+    with pytest.raises(errors.UnavailableError, match="too many open files"):
+        namespace.leader_id()
 
 
 def test_a_full_redis_refuses_writes_but_reads_and_deletes() -> None:
