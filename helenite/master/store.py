@@ -157,7 +157,7 @@ class Store:
 
     def snapshot(self) -> Iterator[bytes]:
         """All data of this Redis as of one moment, in its own format (RDB), while everything goes on."""
-        connection = self._client.connection_pool.make_connection()
+        connection = self._guard(self._client.connection_pool.make_connection)
         try:
             self._guard(connection.connect)
             # The socket itself, which redis-py has authenticated and perhaps encrypted: a snapshot is no reply.
