@@ -45,11 +45,6 @@ def plan_pieces(extents: tuple[Extent, ...], offset: int, length: int, piece_byt
         start += extent.length
 
 
-def slice_extents(extents: tuple[Extent, ...], offset: int, length: int) -> tuple[Extent, ...]:
-    """The extents that hold `length` bytes from `offset`."""
-    return tuple(extent for _, extent in _Slicer(extents).slices(offset, length))
-
-
 # Splices: a new revision that shares what it keeps of the present one.
 
 SHARED_BYTES_MIN = 64 * 1024
@@ -113,7 +108,7 @@ def plan_splice(files: Sequence[tuple[Extent, ...]], parts: Iterable[Part], chun
 
 def resolve_splice(planned: Iterable[Planned], written: tuple[Extent, ...]) -> tuple[Extent, ...]:
     """The extents of the new revision; `written` hold all that was not shared, in order."""
-    slicer, at = _Slicer(written), 0
+    slicer, at = Slicer(written), 0
     found: list[Extent] = []
     for part in planned:
         if isinstance(part, Shared):
@@ -129,7 +124,7 @@ def resolve_splice(planned: Iterable[Planned], written: tuple[Extent, ...]) -> t
     return tuple(found)
 
 
-class _Slicer:
+class Slicer:
     """Finds ranges in a list of extents."""
 
     def __init__(self, extents: tuple[Extent, ...]) -> None:
@@ -150,7 +145,7 @@ class _Slicer:
 
 
 def _share_all(files: Sequence[tuple[Extent, ...]], parts: Iterable[Part]) -> Iterator[Shared | Fresh]:
-    slicers = [_Slicer(extents) for extents in files]
+    slicers = [Slicer(extents) for extents in files]
     for part in parts:
         if isinstance(part, Fresh):
             yield part

@@ -54,7 +54,6 @@ PROPERTIES_MAX = 200
 """Changed by one request."""
 OWNER_BYTES_MAX = 16 * 1024
 TOKEN_BYTES_MAX = 256
-TOKENS_MAX = 64
 LOCK_TIMEOUT_S_MAX = 7 * 86_400
 TIME_MS_MAX = 1 << 48
 """The year 10889; Lua counts exactly up to 2^53."""

@@ -13,16 +13,20 @@ from helenite.client.chunking import (
     Kept,
     Piece,
     Shared,
+    Slicer,
     plan_pieces,
     plan_splice,
     resolve_splice,
-    slice_extents,
 )
 from helenite.core.model import ChunkHandle, Extent
 
 extent_lists = st.lists(
     st.builds(Extent, st.integers(1, 9).map(ChunkHandle), st.integers(0, 40), st.integers(1, 40)), max_size=8
 ).map(tuple)
+
+
+def slice_extents(extents: tuple[Extent, ...], offset: int, length: int) -> tuple[Extent, ...]:
+    return tuple(extent for _, extent in Slicer(extents).slices(offset, length))
 
 
 def bytes_of(extents: tuple[Extent, ...]) -> list[tuple[int, int]]:
