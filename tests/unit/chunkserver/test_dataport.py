@@ -249,7 +249,7 @@ def test_connections_beyond_the_limit_are_refused_and_the_others_go_on(tmp_path:
         host.connect()
     assert len(first.write(write_request(1, 10), (bytes(10),), 5.0)) == 1
     second.close()
-    wait_until(lambda: len(host.port._connections) == 1)
+    wait_until(lambda: len(host.port._sessions._connections) == 1)
     host.connect()
     host.close()
 

@@ -108,7 +108,7 @@ def test_calls_take_the_short_way_on_one_connection(master: Master) -> None:
     master.lane.call("Mutate", request, 10)
     assert master.verbs.mutated == 1
     assert master.by_grpc == 0
-    assert len(master.port._connections) == 1
+    assert len(master.port._sessions._connections) == 1
 
 
 def test_many_at_once(master: Master) -> None:
@@ -155,7 +155,7 @@ def test_when_the_port_is_gone_grpc_does_and_later_the_port_again(
 
 
 def test_whoever_comes_beyond_the_limit_uses_grpc(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helenite.master.call_port.CONNECTIONS_MAX", 1)
+    monkeypatch.setattr(master.port._sessions, "_connections_max", 1)
     with connect(master.port):
         assert master.look_up("/a") == "/a"
     assert master.by_grpc == 1
@@ -176,7 +176,7 @@ def test_a_master_that_dies_in_the_middle_is_unavailable(master: Master) -> None
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(master.look_up, "/b")
         wait_until(lambda: "/b" in master.verbs.looked_up)
-        for connection in list(master.port._connections):
+        for connection in list(master.port._sessions._connections):
             connection.shutdown(socket.SHUT_RDWR)
         with pytest.raises(UnavailableError):
             waiting.result(10)
@@ -189,8 +189,8 @@ def test_a_change_that_nobody_waits_for_is_not_made(master: Master) -> None:
         with here:
             request = master_pb2.MutateRequest(mutations=[master_pb2.Mutation()])
             here.sendall(encode_call("Mutate", request))
-        master.port._connections.add(there)
-        master.port._serve(there)
+        master.port._sessions._connections.add(there)
+        master.port._sessions._run(there)
     assert master.verbs.mutated == 0
 
 
@@ -224,4 +224,4 @@ def test_at_the_end_calls_under_way_are_waited_for(master: Master) -> None:
         assert not stopping.done()
         master.verbs.gate.set()
         stopping.result(10)
-    assert master.port._connections == set()
+    assert master.port._sessions._connections == set()
