@@ -21,15 +21,17 @@ from urllib.parse import quote
 import httpx
 
 from tests.support.manifest import (
+    LISTING,
+    LISTING_HEADERS,
     MARKED_BYTES_MIN,
     Content,
     Effect,
     Manifest,
     copy,
     identify,
-    list_directory,
     make_directory,
     move,
+    parse_listing,
     put,
     read_tree,
     remove,
@@ -303,14 +305,11 @@ class Load:
     def look_around(self) -> None:
         path = self._directory()
         prefix = f"{path}/".lstrip("/")
-        began = time.monotonic()
-        try:
-            found = list_directory(self._client, self._at(path))
-        except httpx.HTTPError as error:
-            self._renew()
-            self._findings.failed(Failure(began, time.monotonic(), f"PROPFIND {path}", repr(error)))
+        reply = self._ask("PROPFIND", f"{self._at(path)}/", headers=LISTING_HEADERS, content=LISTING)
+        if reply.status_code != 207:
+            self._findings.violation(f"listing of {self._at(path)}: {reply.status_code} {reply.text[:300]}")
             return
-        self._findings.done("PROPFIND", time.monotonic() - began)
+        found = parse_listing(reply, self._at(path))
         expected = {
             at.removeprefix(prefix): None if what is None else what.size
             for at, what in self.manifest.tree.items()

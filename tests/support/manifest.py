@@ -158,12 +158,18 @@ def differences(expected: Tree, actual: dict[str, Digest | None]) -> list[str]:
 
 
 LISTING = '<?xml version="1.0"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
+LISTING_HEADERS = {"Depth": "1"}
 
 
 def list_directory(client: httpx.Client, path: str) -> dict[str, int | None]:
-    """Members of a directory by name: their sizes, None for directories; raises HTTPStatusError unless 207."""
-    reply = client.request("PROPFIND", quote(path) + "/", headers={"Depth": "1"}, content=LISTING)
+    """Members of a directory by name: their sizes, None for directories; raises HTTPStatusError unless it is there."""
+    reply = client.request("PROPFIND", quote(path) + "/", headers=LISTING_HEADERS, content=LISTING)
     reply.raise_for_status()
+    return parse_listing(reply, path)
+
+
+def parse_listing(reply: httpx.Response, path: str) -> dict[str, int | None]:
+    """What a reply to LISTING says of the members of `path`."""
     found: dict[str, int | None] = {}
     for response in ElementTree.fromstring(reply.content).iterfind("{DAV:}response"):
         href = unquote(re.sub(r"^https?://[^/]+", "", response.findtext("{DAV:}href") or "")).rstrip("/")
