@@ -21,11 +21,12 @@ import httpx
 from helenite.core.errors import DigestMismatchError, PreconditionFailedError, ProtocolError, UnavailableError
 from helenite.core.model import Extent
 from helenite.core.paths import Path, format_path
-from syncagent.learning import Learner
+from syncagent.hashes import ask_digest, parse_digest
+from syncagent.learning import LARGE_BYTES, Learner
 from syncagent.model import RemoteStamp
 from syncagent.ports import Present
 from syncagent.recipes import Source, plan_sources
-from syncagent.session import Session, format_digest
+from syncagent.session import Session
 from syncagent.troubles import translated
 
 log = logging.getLogger(__name__)
@@ -106,8 +107,7 @@ class Downloads:
 
     def _gather(self, wanted: _Wanted, into: FilePath, sources: Sequence[Source], local: FilePath) -> bytes:
         """Write all that is missing. DigestMismatchError, and the file is empty, when it is not what it should be."""
-        told = "" if wanted.digest is None else format_digest(wanted.digest)
-        size = wanted.stamp.size
+        told, size = wanted.digest, wanted.stamp.size
         with into.open("a+b") as file:
             state, begun = _resume(file, size)
             at = 0
@@ -120,13 +120,24 @@ class Downloads:
                 at += source.length
             if file.tell() != size:
                 raise UnavailableError(f"{wanted.name} broke off at byte {file.tell()} of {size}")
-            if "sha-256=" in told and format_digest(state.digest()) not in told:
+            told = told or self._ask(wanted)
+            if told not in {None, state.digest()}:
                 file.truncate(0)
                 raise DigestMismatchError(f"{wanted.name} did not arrive as the server has it")
         return state.digest()
 
-    def _receive(self, wanted: _Wanted, file: BinaryIO, state: hashlib._Hash, length: int) -> str:
-        """Append so many bytes of the server's file; what it says of the digest of all of it."""
+    def _ask(self, wanted: _Wanted) -> bytes | None:
+        """The digest of what came without one, if it is large; None when it cannot be had."""
+        if wanted.stamp.size <= LARGE_BYTES:
+            return None
+        try:
+            return ask_digest(self._session, wanted.path, wanted.stamp)
+        except UnavailableError as error:
+            log.info("%s is taken as it arrived: %s", wanted.name, error)
+            return None
+
+    def _receive(self, wanted: _Wanted, file: BinaryIO, state: hashlib._Hash, length: int) -> bytes | None:
+        """Append so many bytes of the server's file; the digest of all of it, if the server tells it."""
         etag, begun, end = wanted.stamp.etag, file.tell(), file.tell() + length
         is_whole = length == wanted.stamp.size
         headers = {"If-Match": etag}
@@ -146,7 +157,7 @@ class Downloads:
                     raise ProtocolError(f"the server sends more of {wanted.name} than it has")
         if file.tell() < end:
             raise UnavailableError(f"{wanted.name} broke off at byte {file.tell()} of {wanted.stamp.size}")
-        return str(response.headers.get("Repr-Digest", ""))
+        return parse_digest(response.headers.get("Repr-Digest", ""))
 
 
 def _cut(source: Source, count: int) -> Source:

@@ -27,12 +27,12 @@ from syncagent.model import RemoteStamp
 from syncagent.recipes import parse_recipe
 from syncagent.session import Session
 from syncagent.signature import Signature, choose_average, sign
+from syncagent.splicing import SPLICE_TYPE
 
 log = logging.getLogger(__name__)
 
 LARGE_BYTES = 4 << 20
 """Smaller files are always sent whole."""
-SPLICE_TYPE = "application/vnd.helenite.splice"
 EXTENTS_TYPE = "application/vnd.helenite.extents"
 NICENESS = 5
 AHEAD_MAX = 8

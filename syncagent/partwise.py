@@ -22,15 +22,14 @@ from helenite.core.errors import (
     HeleniteError,
     InvalidRequestError,
     PreconditionFailedError,
-    ProtocolError,
 )
 from helenite.core.paths import Path, format_path
 from syncagent.drafts import Draft, Drafts
-from syncagent.learning import SPLICE_TYPE
 from syncagent.model import LocalStamp, RemoteStamp
 from syncagent.names import aside_name
 from syncagent.ports import Twin, Upload
 from syncagent.session import Session, format_digest
+from syncagent.splicing import patch, stamp_of
 from syncagent.taking import take_all
 from syncagent.troubles import expect_state, translated
 
@@ -157,23 +156,25 @@ class Partwise:
             "Content-Length": str(len(head) + length),
             "Repr-Digest": format_digest(_digest_part(upload, head, length)),
         }
-        if upload.grown is None:
-            method, headers = "PUT", headers | {"If-None-Match": "*", "Content-Type": "application/octet-stream"}
-        else:
-            method, headers = "PATCH", headers | {"If-Match": upload.grown.etag, "Content-Type": SPLICE_TYPE}
-            if begun + length == sent.size:
-                upload.expect_unchanged()
-                headers["X-Helenite-Result-Digest"] = format_digest(sent.digest)
         began_s = self._session.clock.monotonic_s()
-        content = self._content(upload, head, length)
-        response, _ = self._session.ask(method, self._session.url(upload.draft.path), headers, content)
+        told = self._send(upload, headers, self._content(upload, head, length), is_last=begun + length == sent.size)
         if length >= PART_BYTES[0]:  # of a small rest most of the time is the commit's
             self._bytes_per_s = length / max(0.001, self._session.clock.monotonic_s() - began_s)
-        etag, resource = response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")
-        if not etag or not resource:
-            raise ProtocolError("the server does not say what it has stored")
-        mtime_ms = sent.attributes.mtime_ms
-        return RemoteStamp(resource, etag, begun + length, mtime_ms and max(1, mtime_ms), executable=False)
+        return stamp_of(told, begun + length, sent.attributes.mtime_ms, executable=False)
+
+    def _send(
+        self, upload: _Upload, headers: dict[str, str], content: Iterator[bytes], *, is_last: bool
+    ) -> tuple[str, str]:
+        """Send a part; the server verifies all of it with the last one. The ETag and the id of the draft then."""
+        url = self._session.url(upload.draft.path)
+        if upload.grown is None:
+            wanted = headers | {"If-None-Match": "*", "Content-Type": "application/octet-stream"}
+            response, _ = self._session.ask("PUT", url, wanted, content)
+            return response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")
+        if is_last:
+            upload.expect_unchanged()
+        result = upload.sent if is_last else None
+        return patch(self._session, url, headers | {"If-Match": upload.grown.etag}, content, result)
 
     def _content(self, upload: _Upload, head: bytes, length: int) -> Iterator[bytes]:
         """A part. Its last piece is kept back until it is clear that the file has not changed meanwhile."""

@@ -8,10 +8,8 @@ of directories that follow everything beneath; times to the millisecond. Every a
 
 from __future__ import annotations
 
-import base64
 import itertools
 import logging
-import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +32,7 @@ from syncagent.bases import Bases
 from syncagent.bundles import MEMBERS_MAX, Bundles
 from syncagent.downloads import Downloads
 from syncagent.drafts import Drafts
+from syncagent.hashes import ask_digest
 from syncagent.learning import Learner
 from syncagent.model import Kind, RemoteStamp
 from syncagent.multistatus import (
@@ -60,14 +59,12 @@ from syncagent.partwise import Partwise
 from syncagent.ports import Attributes, Changes, Fetching, Present, RemoteEntry, Sending, ServerIdentity, Upload
 from syncagent.session import SILENCE_S, Session
 from syncagent.signature import Signature
+from syncagent.splicing import patch, stamp_of
 from syncagent.uploads import Parcel, Uploads
 
 log = logging.getLogger(__name__)
 
-HASHED_BYTES_PER_S = 50e6
-"""As slowly may a server read and hash what it has been asked the digest of."""
 DIGESTS_AT_ONCE = 4
-REPR_DIGEST = re.compile(r"\bsha-256=:([A-Za-z0-9+/]{43}=):")
 RESULTS_MAX = 5_000
 """Of one report of changes: bounds the memory for it."""
 WALK_RESULTS = 1_000
@@ -185,18 +182,9 @@ class WebDavRemote:
 
     def _digest_or_error(self, path: Path, expected: RemoteStamp) -> bytes | HeleniteError | None:
         try:
-            return self._digest(path, expected)
+            return ask_digest(self._session, path, expected)
         except HeleniteError as error:
             return error
-
-    def _digest(self, path: Path, expected: RemoteStamp) -> bytes | None:
-        headers = {"If-Match": expected.etag, "Want-Repr-Digest": "sha-256=10"}
-        silence_s = SILENCE_S + expected.size / HASHED_BYTES_PER_S
-        response, _ = self._session.ask("HEAD", self._session.url(path), headers, silence_s=silence_s)
-        if response.headers.get("ETag", "") != expected.etag:
-            raise PreconditionFailedError(f"{format_path(path)} has another revision by now")
-        told = REPR_DIGEST.search(response.headers.get("Repr-Digest", ""))
-        return None if told is None else base64.b64decode(told[1])
 
     def fetch(
         self,
@@ -239,31 +227,30 @@ class WebDavRemote:
         self, path: Path, upload: Upload, replaces: RemoteStamp | None, splice: Parcel | None, dated: dict[str, str]
     ) -> tuple[RemoteStamp, Signature | None]:
         """Send a splice if there is one, the whole file if not, or if the splice does not make what the file is."""
-        condition = {"If-None-Match": "*"} if replaces is None else {"If-Match": replaces.etag}
-        url = self._session.url(path)
         parcel = splice or self._uploads.whole(upload)
+        condition = {"If-None-Match": "*"} if replaces is None else {"If-Match": replaces.etag}
+        headers, url = parcel.headers | dated | condition, self._session.url(path)
         try:
-            response, _ = self._session.ask(parcel.method, url, parcel.headers | dated | condition, parcel.content)
+            if splice is None:
+                response, _ = self._session.ask("PUT", url, headers, parcel.content)
+                told = response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")
+            else:
+                told = patch(self._session, url, headers, parcel.content, upload)
         except InvalidRequestError as error:
             if splice is None or replaces is None:
                 raise
             log.warning("%s is sent whole: %s", format_path(path), error)
             self._learner.bases.forget(replaces.resource)
             return self._send(path, upload, replaces, None, dated)
-        return self._stored(path, upload, response, replaces), parcel.signature
+        return self._stored(path, upload, told, replaces), parcel.signature
 
-    def _stored(
-        self, path: Path, upload: Upload, response: httpx.Response, replaces: RemoteStamp | None
-    ) -> RemoteStamp:
-        """The stamp of what was just stored."""
+    def _stored(self, path: Path, upload: Upload, told: tuple[str, str], replaces: RemoteStamp | None) -> RemoteStamp:
+        """The stamp of what was just stored; `told` are the ETag and the id that the server gave it, if it says so."""
         mtime_ms = upload.attributes.mtime_ms
-        etag, resource = response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")
-        executable = False if replaces is None else replaces.executable
-        is_told = etag and resource and self._abilities.keeps_times and mtime_ms is not None
-        if is_told:
-            return RemoteStamp(resource, etag, upload.size, max(1, mtime_ms or 0), executable)
+        if all(told) and self._abilities.keeps_times and mtime_ms is not None:
+            return stamp_of(told, upload.size, mtime_ms, executable=False if replaces is None else replaces.executable)
         stamp = self._stamp(path)
-        if etag and stamp.etag != etag:
+        if told[0] and stamp.etag != told[0]:
             raise PreconditionFailedError(f"{format_path(path)} has another revision by now")
         return stamp
 

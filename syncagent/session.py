@@ -42,6 +42,8 @@ SILENCE_S = 60.0
 """So long a server may say nothing; a commit may wait for a chunkserver that hangs."""
 ANSWER_S = 300.0
 """An answer that is not content has to be over by then."""
+HASHED_BYTES_PER_S = 50e6
+"""As slowly may a server read and hash what it has, where that is what it was asked for."""
 ANSWER_BYTES_MAX = 256 << 20
 """A listing of half a million entries; whatever is larger is no answer."""
 REFUSAL_BYTES_MAX = 64 << 10
@@ -149,9 +151,9 @@ class Session:
                 f"{self._url.host} cannot be reached: {str(error) or type(error).__name__}"
             ) from error
 
-    def read(self, response: httpx.Response, bytes_max: int = ANSWER_BYTES_MAX) -> bytes:
-        """The body of an answer that is not content."""
-        deadline = self.clock.monotonic_s() + ANSWER_S
+    def read(self, response: httpx.Response, bytes_max: int = ANSWER_BYTES_MAX, answer_s: float = ANSWER_S) -> bytes:
+        """The body of an answer that is not content, and is over within `answer_s`."""
+        deadline = self.clock.monotonic_s() + answer_s
         pieces, size = [], 0
         for piece in response.iter_bytes():
             pieces.append(piece)
@@ -159,7 +161,7 @@ class Session:
             if size > bytes_max:
                 raise ProtocolError(f"the server's answer is longer than {bytes_max} bytes")
             if self.clock.monotonic_s() > deadline:
-                raise DeadlineExceededError(f"the server's answer takes longer than {ANSWER_S:.0f} s")
+                raise DeadlineExceededError(f"the server's answer takes longer than {answer_s:.0f} s")
         return b"".join(pieces)
 
     def _refusal(self, method: str, response: httpx.Response) -> HeleniteError:

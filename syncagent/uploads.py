@@ -23,7 +23,7 @@ from helenite.core.errors import (
     ProtocolError,
 )
 from helenite.core.paths import Path, format_path
-from syncagent.learning import LARGE_BYTES, SPLICE_TYPE, Learner
+from syncagent.learning import LARGE_BYTES, Learner
 from syncagent.model import Kind, RemoteStamp
 from syncagent.ports import Upload
 from syncagent.session import Session, format_digest
@@ -46,7 +46,6 @@ AVERAGES_APART_MAX = 4
 class Parcel:
     """What to send, and the headers that describe it. `signature` is that of the file, when it is known by now."""
 
-    method: str
     headers: dict[str, str]
     content: Iterator[bytes]
     signature: Signature | None = None
@@ -66,7 +65,7 @@ class Uploads:
             "Content-Type": "application/octet-stream",
             "Repr-Digest": format_digest(upload.digest),
         }
-        return Parcel("PUT", headers, self._content(upload))
+        return Parcel(headers, self._content(upload))
 
     def splice(self, upload: Upload, replaces: RemoteStamp | None) -> Parcel | None:
         """What the file has that the revision on the server has not; None when the whole file is to be sent."""
@@ -90,11 +89,9 @@ class Uploads:
             head = write_head(parts)
             headers = {
                 "Content-Length": str(len(head) + length),
-                "Content-Type": SPLICE_TYPE,
                 "Repr-Digest": format_digest(_digest_fresh(file, head, signature, fresh)),
-                "X-Helenite-Result-Digest": format_digest(upload.digest),
             }
-        return Parcel("PATCH", headers, self._pieces(upload.file, head, fresh), signature)
+        return Parcel(headers, self._pieces(upload.file, head, fresh), signature)
 
     def _known_signature(self, upload: Upload, replaces: RemoteStamp | None) -> Signature | None:
         """That of the revision on the server, if it is of use."""

@@ -8,7 +8,7 @@ bundle serves one thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
@@ -37,12 +37,12 @@ from webdav.bundling import (
     check_target,
 )
 from webdav.digests import Digests
-from webdav.errors import condition_of, refusal, status_of
-from webdav.markup import DECLARATION, text
+from webdav.errors import refusal
+from webdav.outcomes import Outcome, write_outcomes
 from webdav.preconditions import parse_etags, submitted_tokens
 from webdav.provider import BUNDLE_MEMBERS_MAX
 from webdav.request import Request
-from webdav.response import XML_TYPE, Response, generated, http_date, status_line
+from webdav.response import XML_TYPE, Response, generated
 from webdav.rights import Verb
 from webdav.tars import BrokenTarError, Member, TarReader
 from webdav.urls import HREF_SAFE, format_href
@@ -69,17 +69,10 @@ def put_bundle(request: Request) -> Response:
         trouble = error
     finally:
         intake.finish()
-    return generated(207, _write_outcomes(request, intake.outcomes, trouble), XML_TYPE)
-
-
-@dataclass(slots=True)
-class _Outcome:
-    """What became of one member: an entry, or why not."""
-
-    href: str
-    entry: Entry | None = None
-    is_new: bool = False
-    error: HeleniteError | None = None
+    outcomes = intake.outcomes
+    if trouble is not None:
+        outcomes.append(Outcome(format_href(request.path, is_directory=True), error=trouble))
+    return generated(207, write_outcomes(request.provider, outcomes), XML_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +91,12 @@ class _Group:
 
     orders: list[_Order] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
-    outcomes: list[_Outcome] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
     size_bytes: int = 0
     _places: set[Path] = field(default_factory=set)
     _above: set[Path] = field(default_factory=set)
 
-    def add(self, order: _Order, content: bytes, outcome: _Outcome) -> None:
+    def add(self, order: _Order, content: bytes, outcome: Outcome) -> None:
         self.orders.append(order)
         self.contents.append(content)
         self.outcomes.append(outcome)
@@ -125,10 +118,10 @@ class _Intake:
     """Takes one bundle in: members in order, small ones a group at a time by another thread."""
 
     request: Request
-    outcomes: list[_Outcome] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
     _group: _Group = field(default_factory=_Group)
     _storing: tuple[_Group, Future[list[Stored]]] | None = None
-    _making: dict[Path, tuple[_Outcome, Future[tuple[Entry, bool]]]] = field(default_factory=dict)
+    _making: dict[Path, tuple[Outcome, Future[tuple[Entry, bool]]]] = field(default_factory=dict)
     _known: set[Path] = field(default_factory=set)
     _down: UnavailableError | None = None
 
@@ -144,7 +137,7 @@ class _Intake:
                 raise BodyTooLargeError(
                     f"a bundle has at most {BUNDLE_MEMBERS_MAX} members and {BYTES_MAX} bytes of content"
                 )
-            outcome = _Outcome(self._href(member))
+            outcome = Outcome(self._href(member))
             self.outcomes.append(outcome)
             try:
                 self._take(reader, member, outcome)
@@ -169,7 +162,7 @@ class _Intake:
         link = quote(name.encode("utf-8", "surrogateescape"), safe=HREF_SAFE + "/" if is_plain else "")
         return f"{home}{link}{'/' if member.is_directory else ''}"
 
-    def _take(self, reader: TarReader, member: Member, outcome: _Outcome) -> None:
+    def _take(self, reader: TarReader, member: Member, outcome: Outcome) -> None:
         if self._down is not None:
             raise self._down
         if member.strange:
@@ -188,7 +181,7 @@ class _Intake:
             self._make_directories(path[:-1])
             outcome.entry, outcome.is_new = self._store(order, reader.content())
 
-    def _fail(self, outcome: _Outcome, error: HeleniteError) -> None:
+    def _fail(self, outcome: Outcome, error: HeleniteError) -> None:
         """When the cluster does not answer, what follows is refused at once: it would wait as long, one by one."""
         outcome.error = error
         if isinstance(error, UnavailableError):
@@ -220,7 +213,7 @@ class _Intake:
 
     # Directories
 
-    def _begin_directory(self, path: Path, outcome: _Outcome) -> None:
+    def _begin_directory(self, path: Path, outcome: Outcome) -> None:
         """Have a directory made, with others that come next to one another."""
         if len(self._making) >= HELD_MAX:
             self._collect_directories()
@@ -257,7 +250,7 @@ class _Intake:
 
     # Files
 
-    def _hold(self, order: _Order, content: bytes, outcome: _Outcome) -> None:
+    def _hold(self, order: _Order, content: bytes, outcome: Outcome) -> None:
         """Keep a small file until there are more of them."""
         order.digests.update(content)
         order.digests.verify()
@@ -373,37 +366,3 @@ def _parse_etag(header: str) -> tuple[int, int]:
     if is_weak or f"{identity[0]:x}-{identity[1]:x}" != tag or max(identity) >= 1 << 64:
         raise PreconditionFailedError("the entity tag is not that of the file")
     return identity
-
-
-def _write_outcomes(request: Request, outcomes: list[_Outcome], trouble: InvalidRequestError | None) -> Iterator[bytes]:
-    yield f'{DECLARATION}<D:multistatus xmlns:D="DAV:">'.encode()
-    for outcome in outcomes:
-        yield _write_outcome(request, outcome).encode()
-    if trouble is not None:
-        home = format_href(request.path, is_directory=True)
-        yield f"<D:response><D:href>{text(home)}</D:href>{_write_error(trouble)}</D:response>".encode()
-    yield b"</D:multistatus>"
-
-
-def _write_outcome(request: Request, outcome: _Outcome) -> str:
-    entry = outcome.entry
-    if entry is None:
-        inside = _write_error(outcome.error or InvalidRequestError("it was not stored"))
-    else:
-        status = status_line(201 if outcome.is_new else 200)
-        inside = (
-            f'<D:propstat><D:prop><D:getetag>"{entry.etag}"</D:getetag>'
-            f"<D:resource-id><D:href>{request.provider.resource_id(entry)}</D:href></D:resource-id>"
-            f"<D:getlastmodified>{http_date(entry.modified_at_ms // 1000)}</D:getlastmodified></D:prop>"
-            f"<D:status>HTTP/1.1 {status}</D:status></D:propstat>"
-        )
-    return f"<D:response><D:href>{text(outcome.href)}</D:href>{inside}</D:response>\n"
-
-
-def _write_error(error: HeleniteError) -> str:
-    condition = condition_of(error, "PUT")
-    named = f"<D:error><D:{condition}/></D:error>" if condition else ""
-    return (
-        f"<D:status>HTTP/1.1 {status_line(status_of(error, 'PUT'))}</D:status>{named}"
-        f"<D:responsedescription>{text(str(error))}</D:responsedescription>"
-    )

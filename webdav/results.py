@@ -1,55 +1,48 @@
-"""What a splice makes, hashed in the order of the file: ranges that are kept are read for it, new bytes as they come.
+"""Whether what a splice makes is what its client meant: read back and hashed before it becomes visible.
 
-Used by `patching`, so that a digest which a client tells of the whole result is kept only when it is right. One
-request, one thread.
+Used by `patching`, when all that is new has been stored, so that the client does not wait to send while what it keeps
+is read, and what is verified is what is on the disks. One request, one thread.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
-from helenite.client.chunking import Fresh, Part
+from helenite.client.chunking import Kept, Part
 from helenite.client.reader import Reader
 from helenite.core.errors import DigestMismatchError
+from helenite.core.model import MIB, Entry
+
+STEP_BYTES = 128 * MIB
+"""Read between two signs of life: some seconds of a slow disk, a tenth of one as a rule."""
 
 
-class ResultDigest:
-    """The SHA-256 of the parts of a splice, and what it should be."""
+def known_digest(parts: Sequence[Part], files: Sequence[Entry]) -> bytes:
+    """The SHA-256 of a result that is the whole of one file whose digest is known; else empty."""
+    match parts:
+        case [Kept(0, length, number)] if length == files[number].size_bytes:
+            return files[number].sha256
+        case _:
+            return b""
 
-    def __init__(self, told: bytes, parts: Iterable[Part], files: Sequence[Reader]) -> None:
-        """`files` are those that Kept parts are of, by their numbers."""
-        self._told = told
-        self._parts = iter(parts)
-        self._files = files
-        self._state = hashlib.sha256()
-        self._room = 0
-        """Bytes that still belong to the present Fresh part."""
 
-    def update(self, data: bytes) -> None:
-        """The next of the new bytes; whether they are too many or too few is for the splicer to find."""
-        view = memoryview(data)
-        while len(view) > 0:
-            if self._room == 0:
-                self._advance()
-            if self._room == 0:
-                return
-            piece, view = view[: self._room], view[self._room :]
-            self._room -= len(piece)
-            self._state.update(piece)
+def verify(reader: Reader, told: bytes) -> Iterator[None]:
+    """Read everything, and compare at the end; something is yielded whenever STEP_BYTES were read.
 
-    def verified(self) -> bytes:
-        """The digest, when all new bytes have come; DigestMismatchError when it is another than was told."""
-        self._advance()
-        if self._state.digest() != self._told:
-            raise DigestMismatchError("the parts do not make what X-Helenite-Result-Digest says; send the whole file")
-        return self._told
+    DigestMismatchError when it is not what the client says.
+    """
+    state, passed = hashlib.sha256(), 0
+    for piece in reader.iterate():
+        state.update(piece)
+        passed += len(piece)
+        if passed >= STEP_BYTES:
+            passed = 0
+            yield
+    expect_same(state.digest(), told)
 
-    def _advance(self) -> None:
-        """Read what is kept, up to the next part that comes from outside or to the end."""
-        for part in self._parts:
-            if isinstance(part, Fresh):
-                self._room = part.length
-                return
-            for piece in self._files[part.file].iterate(part.offset, part.length):
-                self._state.update(piece)
+
+def expect_same(digest: bytes, told: bytes) -> None:
+    """DigestMismatchError when what was made is not what the client says."""
+    if digest != told:
+        raise DigestMismatchError("the parts do not make what X-Helenite-Result-Digest says; send the whole file")

@@ -39,7 +39,8 @@ class Reader:
     def __init__(self, pool: ChunkPool, view: EntryView) -> None:
         self._pool = pool
         self.entry: Entry = view.entry
-        self._locations: dict[int, Location] = {location.handle: location for location in view.locations}
+        self._told: dict[int, Location] = {location.handle: location for location in view.locations}
+        self._asked: dict[int, Location] = {}
 
     @property
     def size_bytes(self) -> int:
@@ -100,17 +101,18 @@ class Reader:
 
     def _fetch(self, piece: Piece) -> memoryview:
         extent = self.entry.extents[piece.extent]
-        location = self._locations.get(extent.handle)
+        location = self._told.get(extent.handle) or self._asked.get(extent.handle)
         if location is None:
             location = self._locate_from(piece.extent)
         return self._pool.read_chunk(location, piece.offset, piece.length)
 
     def _locate_from(self, extent: int) -> Location:
         """Ask where the chunks of this extent and the following ones are: one round trip for many chunks."""
-        handles = [e.handle for e in self.entry.extents[extent : extent + LOCATE_MAX]]
-        found = self._pool.locate(handles)
-        self._locations = {location.handle: location for location in found}
-        return self._locations[handles[0]]
+        following = (e.handle for e in self.entry.extents[extent : extent + LOCATE_MAX])
+        handles = list(dict.fromkeys(handle for handle in following if handle not in self._told))
+        asked: dict[int, Location] = {location.handle: location for location in self._pool.locate(handles)}
+        self._asked = asked
+        return asked[handles[0]]
 
 
 LOCATE_MAX = 256

@@ -8,6 +8,7 @@ what is kept. `chunking` decides which is which. One splicer serves one thread.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -16,13 +17,14 @@ from helenite.client.pool import ChunkPool
 from helenite.client.reader import Reader
 from helenite.client.writer import Publish, Writer
 from helenite.core.errors import IncompleteBodyError
-from helenite.core.model import Entry, Extent, Location
+from helenite.core.model import Entry, EntryView, Extent, Location
 
 
 class Splicer:
     """Collects the new bytes of one splice. Used as a context manager, it aborts unless it was committed."""
 
     def __init__(self, pool: ChunkPool, files: Sequence[Reader], planned: Sequence[Planned], publish: Publish) -> None:
+        self._pool = pool
         self._files = files
         self._planned = tuple(planned)
         self._publish = publish
@@ -58,15 +60,29 @@ class Splicer:
         IncompleteBodyError when new bytes are missing, PreconditionFailedError when the file has another revision by
         now; nothing is visible then.
         """
-        if self._room == 0:
-            self._advance()
-        if self._room > 0:
-            raise IncompleteBodyError(f"at least {self._room} bytes of what was announced did not arrive")
+        self._finish()
         return self._writer.commit(sha256)[0]
+
+    def read_back(self) -> Reader:
+        """The revision that a commit would make visible, from where it is stored by then; nothing is written after it.
+
+        IncompleteBodyError when new bytes are missing.
+        """
+        self._finish()
+        written, fresh = self._writer.seal()
+        extents = resolve_splice(self._planned, written)
+        entry = replace(self._files[0].entry, size_bytes=self.size_bytes, extents=extents, sha256=b"")
+        return Reader(self._pool, EntryView(entry, fresh))
 
     def abort(self) -> None:
         """Give up: nothing becomes visible, chunks already written are collected as garbage."""
         self._writer.abort()
+
+    def _finish(self) -> None:
+        if self._room == 0:
+            self._advance()
+        if self._room > 0:
+            raise IncompleteBodyError(f"at least {self._room} bytes of what was announced did not arrive")
 
     def _advance(self) -> None:
         """Copy what is due, up to the next part that comes from outside or to the end."""

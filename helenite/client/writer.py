@@ -81,18 +81,22 @@ class Writer:
         if self._store_whole is not None and self.bytes_written <= WHOLE_BYTES_MAX:
             self._is_open = False
             return self._store_whole(bytes(self._buffer), sha256)
+        extents, locations = self.seal()
+        self._is_open = False
+        return self._publish(extents, locations, self.bytes_written, sha256)
+
+    def seal(self) -> tuple[tuple[Extent, ...], tuple[Location, ...]]:
+        """Wait until every chunk is durable; the extents, and where their chunks are. Nothing is written after it."""
         if self._buffer and not self._in_flight:
             # The only or last chunk, nothing to overlap with: written here, without a hop to another thread.
             location = self._pool.write_chunk(memoryview(self._buffer))
             self._done.append((Extent(location.handle, 0, len(self._buffer)), location))
+            self._buffer = bytearray()
         elif self._buffer:
             self._send()
         while self._in_flight:
             self._collect()
-        self._is_open = False
-        extents = tuple(extent for extent, _ in self._done)
-        locations = tuple(location for _, location in self._done)
-        return self._publish(extents, locations, self.bytes_written, sha256)
+        return tuple(extent for extent, _ in self._done), tuple(location for _, location in self._done)
 
     def abort(self) -> None:
         """Give up: nothing becomes visible, chunks already written are collected as garbage."""

@@ -192,6 +192,24 @@ def test_a_splice_of_what_was_replaced_is_refused(fs: FileSystem, home: Path) ->
     assert get(fs, path) == b"new"
 
 
+def test_a_splice_can_be_read_before_it_is_committed(fs: FileSystem, home: Path) -> None:
+    chance = random.Random(7)
+    old, fresh = chance.randbytes(3_000_000), chance.randbytes(10_000_000)  # more than a chunk
+    put(fs, (*home, "f"), old)
+    view = fs.lookup((*home, "f"), with_locations=True)
+    parts = [Kept(100, 1_000_000), Fresh(9_000_000), Kept(5, 10), Fresh(1_000_000), Kept(2_000_000, 1_000_000)]
+    with fs.splice((*home, "f"), view, parts, condition=Condition.exactly(view.entry)) as splicer:
+        splicer.write(fresh[:-1])
+        with pytest.raises(errors.IncompleteBodyError):
+            splicer.read_back()
+        splicer.write(fresh[-1:])
+        read = b"".join(map(bytes, splicer.read_back().iterate()))
+        assert get(fs, (*home, "f")) == old
+        splicer.commit()
+    assert read == get(fs, (*home, "f"))
+    assert read == b"".join((old[100:1_000_100], fresh[:9_000_000], old[5:15], fresh[9_000_000:], old[2_000_000:]))
+
+
 def test_a_splice_obeys_locks(fs: FileSystem, home: Path) -> None:
     path = (*home, "f")
     entry = put(fs, path, b"old")

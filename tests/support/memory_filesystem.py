@@ -193,7 +193,7 @@ class MemoryFileSystem:
         contents = [self._contents[each.entry.id, each.entry.revision] for each in views]
         planned = plan_splice([each.entry.extents for each in views], parts, DEFAULT_CHUNK_BYTES)
         writer = MemoryWriter(self, path, condition, None, modified_at_ms, planned)
-        return MemorySplicer(writer, contents, tuple(parts), source)
+        return MemorySplicer(writer, view.entry, contents, tuple(parts), source)
 
     def publish(
         self,
@@ -686,11 +686,13 @@ class MemorySplicer:
     def __init__(
         self,
         writer: MemoryWriter,
+        entry: Entry,
         contents: list[bytes],
         parts: tuple[Part, ...],
         source: tuple[Path, EntryView] | None,
     ) -> None:
         self._writer = writer
+        self._entry = entry
         self._contents = contents
         self._source = source
         self._parts = parts
@@ -710,19 +712,27 @@ class MemorySplicer:
             raise errors.IncompleteBodyError("more bytes arrived than the parts have room for")
 
     def commit(self, sha256: bytes = b"") -> Entry:
-        if len(self._fresh) < self._room:
-            raise errors.IncompleteBodyError("bytes are missing")
-        at = 0
-        for part in self._parts:
-            if isinstance(part, Fresh):
-                self._writer.write(self._fresh[at : at + part.length])
-                at += part.length
-            else:
-                self._writer.write(self._contents[part.file][part.offset : part.offset + part.length])
+        self._writer.write(self._whole())
         if self._source is not None:
             path, view = self._source
             _check(self._writer._owner._node(path), Condition.exactly(view.entry))
         return self._writer.commit(sha256)[0]
+
+    def read_back(self) -> MemoryReader:
+        whole = self._whole()
+        return MemoryReader(replace(self._entry, size_bytes=len(whole), sha256=b""), whole)
+
+    def _whole(self) -> bytes:
+        if len(self._fresh) < self._room:
+            raise errors.IncompleteBodyError("bytes are missing")
+        whole, at = bytearray(), 0
+        for part in self._parts:
+            if isinstance(part, Fresh):
+                whole += self._fresh[at : at + part.length]
+                at += part.length
+            else:
+                whole += self._contents[part.file][part.offset : part.offset + part.length]
+        return bytes(whole)
 
     def abort(self) -> None:
         self._writer.abort()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from helenite.core.clock import Clock
-from helenite.core.errors import HeleniteError, PreconditionFailedError
+from helenite.core.errors import DigestMismatchError, HeleniteError, PreconditionFailedError
 from syncagent.bases import BASES_MAX, Bases, Basis
 from syncagent.learning import AHEAD_MAX, LARGE_BYTES
 from syncagent.model import Kind, RemoteStamp
@@ -26,6 +26,7 @@ from tests.support.gateways import our_gateway
 from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
+from webdav import reading
 
 CONTENT = random.Random(1).randbytes(6 << 20)
 EDITED = CONTENT[:3_000_000] + b"x" * 4096 + CONTENT[3_004_096:]
@@ -274,6 +275,25 @@ def test_a_local_file_that_rotted_is_found_out(anna: Device, bert: Device) -> No
         file.write(b"rotten")
     assert bert.fetch(second) == EDITED
     assert bert.proxy.passed_bytes > 2 * len(CONTENT)
+
+
+def test_what_came_without_a_digest_is_verified_all_the_same(
+    bert: Device, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file that somebody else has put there the server computes it."""
+    with fs.create(("home", "f")) as writer:
+        writer.write(CONTENT)
+        writer.commit()
+    [entry] = bert.remote.list(())
+    assert entry.digest is None
+    compute = reading._compute_digest
+    monkeypatch.setattr(reading, "_compute_digest", lambda *_: hashlib.sha256(EDITED).digest())
+    with pytest.raises(DigestMismatchError):
+        bert.fetch(entry.stamp)
+    assert bert.staging.stat().st_size == 0
+    monkeypatch.setattr(reading, "_compute_digest", compute)
+    assert bert.fetch(entry.stamp) == CONTENT
+    assert fs.stat(("home", "f")).sha256 == hashlib.sha256(CONTENT).digest()
 
 
 def test_a_download_that_copies_goes_on_where_it_broke_off(anna: Device, bert: Device) -> None:

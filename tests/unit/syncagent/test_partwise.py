@@ -27,6 +27,7 @@ from tests.support.files import stamp_of
 from tests.support.gateways import our_gateway
 from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.proxy import Proxy
+from webdav import patching, results
 
 MIB = 1 << 20
 CONTENT = random.Random(1).randbytes(10 * MIB)
@@ -72,7 +73,7 @@ class Device:
         """An upload, and the end of the process, after so many bytes."""
         self.breaks_after = sent
         with pytest.raises(HeleniteError, match="broke off"):
-            self.remote.store(("f",), self.upload(CONTENT), None)
+            self.remote.store(("f",), self.upload(self.file.read_bytes()), None)
         self.remote.close()
         self.remote = self.begin()
 
@@ -146,6 +147,25 @@ def test_what_is_there_is_not_sent_again(device: Device, fs: MemoryFileSystem, s
     assert device.proxy.passed_bytes - before < len(CONTENT) - kept + 100_000
     assert (names(fs), content(fs, "f")) == ({"f"}, CONTENT)
     assert list((device.directory / "memory" / "drafts").iterdir()) == []
+
+
+def test_a_large_result_is_verified_while_the_agent_waits(
+    device: Device, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patching, "AT_ONCE_BYTES_MAX", MIB)
+    monkeypatch.setattr(results, "STEP_BYTES", MIB)
+    replaced = device.remote.store(("f",), device.upload(CONTENT), None)
+    [entry] = device.remote.list(())
+    assert (entry.stamp, entry.digest) == (replaced, hashlib.sha256(CONTENT).digest())
+    device.file.write_bytes(CONTENT[::-1])
+    device.break_off_after(5 * MIB)
+    [draft] = names(fs) - {"f"}
+    with fs.create(("home", draft)) as writer:  # somebody has written to it
+        writer.write(bytes(5 * MIB))
+        writer.commit()
+    with pytest.raises(InvalidRequestError, match="send the whole file"):
+        device.remote.store(("f",), device.upload(CONTENT[::-1]), replaced)
+    assert (names(fs), content(fs, "f")) == ({"f"}, CONTENT)
 
 
 def test_a_part_whose_answer_was_lost_counts(device: Device, fs: MemoryFileSystem) -> None:

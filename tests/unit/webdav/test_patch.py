@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
+import threading
+from collections.abc import Iterator
 
 import pytest
 
+from helenite.client.reader import Reader
 from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.raw_http import Client, Reply
+from webdav import patching, results
 from webdav.splices import HEAD_BYTES_MAX, PARTS_MAX, SPLICE_TYPE
 
 CONTENT = random.Random(1).randbytes(600_000)
@@ -176,14 +180,70 @@ def test_the_digest_of_a_result_of_many_parts_and_two_files(client: Client, etag
     assert client.get("/f").body == whole
 
 
-def test_a_result_too_large_to_be_read_keeps_no_digest(
+def told(content: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
+
+
+def test_while_a_large_result_is_verified_its_client_hears_something(
     client: Client, etag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webdav.patching.VERIFIED_BYTES_MAX", 14)
-    digest = base64.b64encode(hashlib.sha256(CONTENT[:10] + b"hello").digest()).decode()
-    told = f"sha-256=:{digest}:"
-    assert patch(client, etag, b"keep 0 10\nnew 5\n\nhello", X_Helenite_Result_Digest=told).status == 204
-    assert client.get("/f").get("Repr-Digest") is None
+    monkeypatch.setattr(patching, "AT_ONCE_BYTES_MAX", 14)
+    may_go_on = threading.Event()
+
+    def verify(reader: Reader, digest: bytes) -> Iterator[None]:
+        yield
+        assert may_go_on.wait(10)
+        yield from results.verify(reader, digest)
+
+    monkeypatch.setattr(patching, "verify", verify)
+    body, result = b"keep 0 10\nnew 5\n\nhello", CONTENT[:10] + b"hello"
+    headers = {"Content-Type": SPLICE_TYPE, "If-Match": etag, "Prefer": "return=minimal, progress"}
+    headers |= {"X-Helenite-Result-Digest": told(result), "Content-Length": str(len(body)), "Connection": "close"}
+    with client.connect() as connection:
+        connection.send(client.head("PATCH", "/f", headers) + body)
+        assert connection.read_line() == b"HTTP/1.1 207 Multi-Status\r\n"
+        while connection.read_line() != b"1\r\n":  # the chunk with a sign of life
+            pass
+        assert client("HEAD", "/f")["ETag"] == etag  # nothing is visible yet
+        may_go_on.set()
+        rest = connection.read_to_end()
+    got = client.get("/f")
+    assert (got.body, got["Repr-Digest"]) == (result, told(result))
+    assert f"<D:getetag>{got['ETag']}</D:getetag>".encode() in rest
+    assert b"<D:href>/f</D:href>" in rest
+
+
+def test_a_large_result_that_is_wrong_is_told_at_the_end(
+    client: Client, etag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patching, "AT_ONCE_BYTES_MAX", 14)
+    wrong = {"X_Helenite_Result_Digest": told(b"wrong"), "Prefer": "progress"}
+    reply = patch(client, etag, b"keep 0 10\nnew 5\n\nhello", **wrong)
+    assert (reply.status, reply["Preference-Applied"]) == (207, "progress")
+    assert "HTTP/1.1 400 Bad Request" in reply.text
+    assert "send the whole file" in reply.text
+    assert client("HEAD", "/f")["ETag"] == etag
+    assert patch(client, etag, b"new 5\n\nhallo", **wrong).status == 400  # small: no need
+
+
+def test_who_does_not_prefer_progress_waits(client: Client, etag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patching, "AT_ONCE_BYTES_MAX", 14)
+    right = told(CONTENT[:10] + b"hello")
+    assert patch(client, etag, b"keep 0 10\nnew 5\n\nhello", X_Helenite_Result_Digest=right).status == 204
+    assert client("HEAD", "/f")["Repr-Digest"] == right
+
+
+def test_a_whole_file_whose_digest_is_known_is_not_read_again(
+    client: Client, etag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patching, "verify", None)
+    source = client.put("/s", b"source", repr_digest=told(b"source"))["ETag"]
+    named = {"X_Helenite_Source": "/s", "X_Helenite_Source_Match": source}
+    wrong = patch(client, etag, b"take 0 6\n\n", X_Helenite_Result_Digest=told(b"other"), **named)
+    assert wrong.status == 400
+    assert patch(client, etag, b"take 0 6\n\n", **named).status == 204
+    got = client.get("/f")
+    assert (got.body, got["Repr-Digest"]) == (b"source", told(b"source"))
 
 
 def test_the_digest_of_the_result_is_kept_for_who_reads_it(client: Client, etag: str) -> None:
