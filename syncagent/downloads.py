@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import BinaryIO
@@ -22,10 +22,11 @@ from helenite.core.errors import DigestMismatchError, PreconditionFailedError, P
 from helenite.core.model import Extent
 from helenite.core.paths import Path, format_path
 from syncagent.hashes import ask_digest, parse_digest
+from syncagent.holes import HOLE_BYTES_MIN, ContentReader
 from syncagent.learning import LARGE_BYTES, Learner
 from syncagent.model import RemoteStamp
 from syncagent.ports import Present
-from syncagent.recipes import Source, plan_sources
+from syncagent.recipes import Origin, Source, plan_sources
 from syncagent.session import Session
 from syncagent.troubles import translated
 
@@ -35,7 +36,6 @@ PIECE_BYTES = 256 << 10
 """Of what is fetched, at once."""
 COPY_BYTES = 1 << 20
 """The same of a local file."""
-HOLE_BYTES_MIN = 64 << 10
 _ZEROS = bytes(COPY_BYTES)
 RANGES_MAX = 1000
 """Each costs a round trip; a file that differs in more places is fetched whole."""
@@ -67,27 +67,27 @@ class Downloads:
         """As `ports.Remote.fetch`."""
         wanted = _Wanted(path, expected, known)
         with translated(into):
-            recipe = digest = None
+            digest = None
+            recipe = self._learner.recipe(path, expected)
             if present is not None and not (into.exists() and into.stat().st_size > 0):
-                recipe = self._learner.recipe(path, expected)
                 sources = self._plan(wanted, recipe, present)
                 if sources is not None:
                     digest = self._put_together(wanted, into, sources, present)
             if digest is None:
-                digest = self._gather(wanted, into, [Source(None, expected.size)], into)
+                digest = self._gather(wanted, into, _plan_alone(wanted, recipe), into)
             self._learner.learn(path, expected, digest, into, recipe=recipe)
         return digest
 
     def _plan(self, wanted: _Wanted, recipe: Sequence[Extent] | None, present: Present) -> list[Source] | None:
-        """Where to take the file from, or None: whole from the server."""
+        """Where to take the file from, or None: from the server alone."""
         if wanted.digest is not None and present.digest == wanted.digest:
-            return [Source(0, wanted.stamp.size)]
+            return [Source(Origin.LOCAL, 0, wanted.stamp.size)]
         basis = None if recipe is None else self._learner.bases.load(wanted.stamp.resource)
         if basis is None or recipe is None or basis.digest != present.digest:
             return None
         sources = plan_sources(basis.extents, recipe)
-        is_local = [source.at is not None for source in sources]
-        return sources if any(is_local) and len(sources) - sum(is_local) <= RANGES_MAX else None
+        is_of_use = any(source.origin is Origin.LOCAL for source in sources)
+        return sources if is_of_use and _count_ranges(sources) <= RANGES_MAX else None
 
     def _put_together(
         self, wanted: _Wanted, into: FilePath, sources: Sequence[Source], present: Present
@@ -109,12 +109,13 @@ class Downloads:
         """Write all that is missing. DigestMismatchError, and the file is empty, when it is not what it should be."""
         told, size = wanted.digest, wanted.stamp.size
         with into.open("a+b") as file:
-            state, begun = _resume(file, size)
+            state, begun = _resume(file, into, size)
             at = 0
             for source in sources:
                 left = _cut(source, begun - at)
-                if left.length > 0 and left.at is not None:
-                    _copy(local, left, file, state)
+                if left.length > 0 and left.origin is not Origin.SERVER:
+                    file.flush()
+                    _copy(into if left.origin is Origin.ITSELF else local, left, file, state)
                 elif left.length > 0 or size == 0:
                     told = self._receive(wanted, file, state, left.length) or told
                 at += source.length
@@ -160,15 +161,24 @@ class Downloads:
         return parse_digest(response.headers.get("Repr-Digest", ""))
 
 
+def _plan_alone(wanted: _Wanted, recipe: Sequence[Extent] | None) -> list[Source]:
+    """From the server, but for what the file has twice."""
+    sources = [] if recipe is None else plan_sources((), recipe)
+    return sources if 0 < _count_ranges(sources) <= RANGES_MAX else [Source(Origin.SERVER, 0, wanted.stamp.size)]
+
+
+def _count_ranges(sources: Iterable[Source]) -> int:
+    return sum(source.origin is Origin.SERVER for source in sources)
+
+
 def _cut(source: Source, count: int) -> Source:
     """What is left of a source when its first bytes, up to so many, are there already."""
     skipped = min(source.length, max(0, count))
-    return Source(None if source.at is None else source.at + skipped, source.length - skipped)
+    return Source(source.origin, source.at + skipped, source.length - skipped)
 
 
 def _copy(local: FilePath, source: Source, file: BinaryIO, state: hashlib._Hash) -> None:
     """Append a range of a local file."""
-    assert source.at is not None
     left = source.length
     with local.open("rb", buffering=0) as held:
         held.seek(source.at)
@@ -190,17 +200,12 @@ def _append(file: BinaryIO, piece: bytes) -> None:
         file.seek(0, os.SEEK_END)
 
 
-def _resume(file: BinaryIO, size: int) -> tuple[hashlib._Hash, int]:
-    """What an earlier attempt has left: its hash so far, and how much it is."""
-    state = hashlib.sha256()
-    file.seek(0)
-    while piece := file.read(PIECE_BYTES):
-        state.update(piece)
-    if file.tell() <= size:
-        return state, file.tell()
-    file.seek(0)
-    file.truncate()
-    return hashlib.sha256(), 0
+def _resume(file: BinaryIO, into: FilePath, size: int) -> tuple[hashlib._Hash, int]:
+    """What an earlier attempt has left in `into`, open as `file`: its hash so far, and how much it is."""
+    if file.seek(0, os.SEEK_END) > size:
+        file.truncate(0)
+    with into.open("rb", buffering=0) as begun:
+        return hashlib.file_digest(ContentReader(begun), "sha256"), file.tell()
 
 
 def _begins_at(response: httpx.Response, start: int) -> bool:

@@ -34,6 +34,7 @@ from helenite.core.errors import (
     WrongKindError,
 )
 from helenite.core.paths import ROOT, Path, format_path, validate_name
+from syncagent.holes import ContentReader
 from syncagent.model import Kind, LocalStamp
 from syncagent.names import STATE_DIRECTORY
 from syncagent.ports import Attributes, Content, Listing, Seen
@@ -349,7 +350,7 @@ def _digest_file(name: str) -> bytes:
     if os.path.islink(name):
         return hashlib.sha256(os.fsencode(os.readlink(name))).digest()
     with open(name, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.file_digest(ContentReader(file), "sha256").digest()
 
 
 def _set_attributes(name: str, attributes: Attributes, before: LocalStamp) -> LocalStamp:

@@ -17,12 +17,12 @@ import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path as FilePath
-from typing import BinaryIO, cast
 
 from helenite.core.errors import HeleniteError, ProtocolError, UnavailableError
 from helenite.core.model import Extent
 from helenite.core.paths import Path
 from syncagent.bases import Bases, Basis
+from syncagent.holes import ContentReader
 from syncagent.model import RemoteStamp
 from syncagent.recipes import parse_recipe
 from syncagent.session import Session
@@ -151,7 +151,7 @@ class Learner:
     def _sign(self, stream: io.FileIO, digest: bytes, size: int) -> Signature | None:
         state = hashlib.sha256()
         try:
-            signature = sign(cast("BinaryIO", _Stoppable(stream, self._stopped)), choose_average(size), state)
+            signature = sign(_Stoppable(ContentReader(stream), self._stopped), choose_average(size), state)
         except (OSError, UnavailableError) as error:
             log.info("a large file is not signed: %s", error)
             return None
@@ -173,11 +173,11 @@ def _give_way() -> None:
 class _Stoppable:
     """A stream that ends with an error when the agent does."""
 
-    def __init__(self, stream: io.FileIO, stopped: threading.Event) -> None:
+    def __init__(self, stream: ContentReader, stopped: threading.Event) -> None:
         self._stream = stream
         self._stopped = stopped
 
     def readinto(self, buffer: memoryview) -> int:
         if self._stopped.is_set():
             raise UnavailableError("the agent ends")
-        return self._stream.readinto(buffer) or 0
+        return self._stream.readinto(buffer)

@@ -1,19 +1,20 @@
 """Uploads of very large files in parts: what is on the server need not be sent again after a break or a restart.
 
 Used by `remote`. The parts are put together in a draft (`drafts`), each durable when its request is answered: the first
-by PUT, the others by PATCH. A complete draft is moved to its name, if that is free, or its content becomes the next
-revision of the file that was seen there. A part takes some seconds, whatever the line gives. The draft is gone on with
-only while the local file is in the very state in which it was begun, so what it holds is the beginning of the content.
-One thread for each upload.
+by PUT, the others by PATCH. Holes of a sparse file are only named, so such a file always goes this way. A complete
+draft is moved to its name, if that is free, or its content becomes the next revision of the file that was seen there. A
+part takes some seconds, whatever the line gives. The draft is gone on with only while the local file is in the very
+state in which it was begun, so what it holds is the beginning of the content. One thread for each upload.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 
 from helenite.core.errors import (
@@ -25,6 +26,7 @@ from helenite.core.errors import (
 )
 from helenite.core.paths import Path, format_path
 from syncagent.drafts import Draft, Drafts
+from syncagent.holes import Layout, Run, layout_of, may_be_sparse
 from syncagent.model import LocalStamp, RemoteStamp
 from syncagent.names import aside_name
 from syncagent.ports import Twin, Upload
@@ -44,6 +46,8 @@ FIRST_PART_BYTES = 192 * MIB
 """Of the first part as long as nobody knows how fast the line is: a second or so of a fast one."""
 ROUND_BYTES = 8 * MIB
 """Parts are multiples of the server's chunks as they usually are, so that the file is made of whole ones."""
+RUNS_MAX = 4000
+"""In one part, each a line; a server takes 4096."""
 ALONE = 1.5
 """What is not this much longer than a part goes in one."""
 
@@ -57,6 +61,7 @@ class _Upload:
     """An upload under way: what it is of, where it grows, and how far it is."""
 
     sent: Upload
+    layout: Layout
     draft: Draft
     grown: RemoteStamp | None
 
@@ -80,7 +85,10 @@ class Partwise:
 
     def is_worth_it(self, sent: Upload) -> bool:
         """Whether a file should go in parts."""
-        return self._drafts.are_kept and sent.stamp is not None and sent.size > ALONE * self._part_bytes()
+        if not self._drafts.are_kept or sent.stamp is None:
+            return False
+        with translated(sent.file):
+            return sent.size > ALONE * self._part_bytes() or may_be_sparse(sent.file.lstat())
 
     def store(
         self, path: Path, sent: Upload, replaces: RemoteStamp | None, dated: dict[str, str], look: Look
@@ -119,15 +127,17 @@ class Partwise:
     def _begin(self, path: Path, sent: Upload, look: Look) -> _Upload:
         """Go on with a draft, or begin a new one."""
         state, draft = _format_state(sent.stamp), self._drafts.load(path)
+        with translated(sent.file), sent.file.open("rb", buffering=0) as file:
+            layout = layout_of(file)
         if draft is not None:
             grown = _look(draft.path, look)
             if (draft.digest, draft.state) == (sent.digest, state) and grown is not None and grown.size <= sent.size:
-                return _Upload(sent, draft, grown)
+                return _Upload(sent, layout, draft, grown)
             self._give_up(draft)
         place = (*path[:-1], aside_name(f"upload{secrets.token_hex(8)}", 1))
         draft = Draft(path, place, sent.digest, state)
         self._drafts.save(draft)
-        return _Upload(sent, draft, None)
+        return _Upload(sent, layout, draft, None)
 
     def _give_up(self, draft: Draft) -> None:
         try:
@@ -150,17 +160,21 @@ class Partwise:
     def _grow(self, upload: _Upload, dated: dict[str, str]) -> RemoteStamp:
         """Send the next part."""
         sent, begun = upload.sent, upload.size
-        length = min(self._part_bytes(), sent.size - begun)
-        head = b"" if upload.grown is None else f"keep 0 {begun}\nnew {length}\n\n".encode()
+        runs = choose_part(upload.layout.within(begun, sent.size - begun), self._part_bytes(), RUNS_MAX)
+        if upload.grown is None:
+            runs, head = [] if runs[0].is_hole else runs[:1], b""  # a PUT has no words for holes
+        else:
+            head = f"keep 0 {begun}\n".encode() + write_runs(runs)
+        end, length = runs[-1].end if runs else 0, sum(run.length for run in runs if not run.is_hole)
         headers = dated | {
             "Content-Length": str(len(head) + length),
-            "Repr-Digest": format_digest(_digest_part(upload, head, length)),
+            "Repr-Digest": format_digest(_digest_part(upload, head, runs)),
         }
         began_s = self._session.clock.monotonic_s()
-        told = self._send(upload, headers, self._content(upload, head, length), is_last=begun + length == sent.size)
+        told = self._send(upload, headers, self._content(upload, head, runs), is_last=end == sent.size)
         if length >= PART_BYTES[0]:  # of a small rest most of the time is the commit's
             self._bytes_per_s = length / max(0.001, self._session.clock.monotonic_s() - began_s)
-        return stamp_of(told, begun + length, sent.attributes.mtime_ms, executable=False)
+        return stamp_of(told, end, sent.attributes.mtime_ms, executable=False)
 
     def _send(
         self, upload: _Upload, headers: dict[str, str], content: Iterator[bytes], *, is_last: bool
@@ -176,16 +190,37 @@ class Partwise:
         result = upload.sent if is_last else None
         return patch(self._session, url, headers | {"If-Match": upload.grown.etag}, content, result)
 
-    def _content(self, upload: _Upload, head: bytes, length: int) -> Iterator[bytes]:
+    def _content(self, upload: _Upload, head: bytes, runs: Sequence[Run]) -> Iterator[bytes]:
         """A part. Its last piece is kept back until it is clear that the file has not changed meanwhile."""
         piece, source = head, upload.sent.file
-        for following in _read(source, upload.size, length):
+        for following in _read(source, runs):
             if piece:
                 yield piece
             piece = following
             self._session.throttles.up.take(len(piece))
         upload.expect_unchanged()
         yield piece
+
+
+def choose_part(runs: Iterable[Run], data_bytes_max: int, runs_max: int) -> list[Run]:
+    """The first of these runs, cut to so many bytes of data; what is no hole costs time, and each its line."""
+    chosen: list[Run] = []
+    room = data_bytes_max
+    for run in itertools.islice(runs, runs_max):
+        if run.is_hole:
+            chosen.append(run)
+        elif room > 0:
+            chosen.append(replace(run, length=min(run.length, room)))
+            room -= run.length
+        if room <= 0:
+            break
+    return chosen
+
+
+def write_runs(runs: Iterable[Run]) -> bytes:
+    """The lines that name them in a splice, and the end of these lines."""
+    lines = (f"{'zero' if run.is_hole else 'new'} {run.length}\n" for run in runs)
+    return "".join([*lines, "\n"]).encode()
 
 
 def _look(path: Path, look: Look) -> RemoteStamp | None:
@@ -195,24 +230,26 @@ def _look(path: Path, look: Look) -> RemoteStamp | None:
         return None
 
 
-def _digest_part(upload: _Upload, head: bytes, length: int) -> bytes:
+def _digest_part(upload: _Upload, head: bytes, runs: Sequence[Run]) -> bytes:
     """The SHA-256 of what is to be sent."""
     state = hashlib.sha256(head)
-    for piece in _read(upload.sent.file, upload.size, length):
+    for piece in _read(upload.sent.file, runs):
         state.update(piece)
     return state.digest()
 
 
-def _read(source: FilePath, begun: int, length: int) -> Iterator[bytes]:
-    left = length
+def _read(source: FilePath, runs: Sequence[Run]) -> Iterator[bytes]:
+    """The data in these runs."""
     with translated(source), source.open("rb", buffering=0) as file:
-        file.seek(begun)
-        while left > 0:
-            piece = file.read(min(left, PIECE_BYTES))
-            if not piece:
-                raise PreconditionFailedError(f"{source.name} became shorter while it was sent")
-            left -= len(piece)
-            yield piece
+        for run in runs:
+            left = 0 if run.is_hole else run.length
+            file.seek(run.offset)
+            while left > 0:
+                piece = file.read(min(left, PIECE_BYTES))
+                if not piece:
+                    raise PreconditionFailedError(f"{source.name} became shorter while it was sent")
+                left -= len(piece)
+                yield piece
 
 
 def _format_state(stamp: LocalStamp | None) -> str:

@@ -6,9 +6,10 @@ equal, byte for byte: no hashing, and an insertion moves nothing. Pure.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from helenite.core.errors import ProtocolError
 from helenite.core.model import ChunkHandle, Extent
@@ -17,11 +18,20 @@ NEAR_BYTES = 64 << 10
 """So few bytes between two ranges that are fetched are fetched with them: another request costs more."""
 
 
+class Origin(Enum):
+    """Where bytes of a file come from that is being put together."""
+
+    SERVER = auto()
+    LOCAL = auto()  # a local file that both sides know
+    ITSELF = auto()  # its own beginning
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The next `length` bytes of a file: at `at` of the local file, or None: from the server."""
+    """The next `length` bytes of a file: from `at` of their origin; what is fetched is where it belongs."""
 
-    at: int | None
+    origin: Origin
+    at: int
     length: int
 
 
@@ -38,31 +48,48 @@ def parse_recipe(text: bytes, size: int) -> tuple[Extent, ...]:
 
 
 def plan_sources(held: Iterable[Extent], wanted: Iterable[Extent]) -> list[Source]:
-    """Where each byte of the wanted revision comes from, when a local file has the one that is held."""
-    index = _Index(held)
+    """Where each byte of the wanted revision comes from, when a local file has the one that is held.
+
+    What it has twice, as the zeros of a hole, is fetched once.
+    """
+    local, own = _Index(held), _Index(())
     found: list[Source] = []
+    at = 0
     for extent in wanted:
-        for source in index.look_up(extent):
-            _append(found, source)
+        for place, part in local.look_up(extent):
+            if place is not None:
+                _append(found, Source(Origin.LOCAL, place, part.length))
+                at += part.length
+                continue
+            for earlier, piece in list(own.look_up(part)):
+                if earlier is None:
+                    own.add(piece, at)
+                    _append(found, Source(Origin.SERVER, at, piece.length))
+                else:
+                    _append(found, Source(Origin.ITSELF, earlier, piece.length))
+                at += piece.length
+    return _with_near_ones(found)
+
+
+def _with_near_ones(found: Sequence[Source]) -> list[Source]:
+    """The same with what is short, and between two ranges that are fetched, fetched with them."""
     near: list[Source] = []
-    for at, source in enumerate(found):
-        is_between = 0 < at < len(found) - 1 and found[at - 1].at is None and found[at + 1].at is None
-        _append(near, Source(None, source.length) if is_between and source.length < NEAR_BYTES else source)
+    at = 0
+    for index, source in enumerate(found):
+        around = found[max(0, index - 1) : index + 2 : 2]
+        is_between = len(around) == 2 and all(neighbour.origin is Origin.SERVER for neighbour in around)
+        is_fetched = is_between and source.length < NEAR_BYTES
+        _append(near, Source(Origin.SERVER, at, source.length) if is_fetched else source)
+        at += source.length
     return near
 
 
 def _append(sources: list[Source], source: Source) -> None:
     last = sources[-1] if sources else None
-    if last is not None and _continues(last, source):
-        sources[-1] = Source(last.at, last.length + source.length)
+    if last is not None and last.origin is source.origin and last.at + last.length == source.at:
+        sources[-1] = Source(last.origin, last.at, last.length + source.length)
     else:
         sources.append(source)
-
-
-def _continues(last: Source, source: Source) -> bool:
-    if last.at is None or source.at is None:
-        return last.at is source.at
-    return last.at + last.length == source.at
 
 
 class _Index:
@@ -72,15 +99,17 @@ class _Index:
         self._ranges: dict[ChunkHandle, list[tuple[int, int, int]]] = {}
         at = 0
         for extent in extents:
-            self._ranges.setdefault(extent.handle, []).append((extent.offset, extent.offset + extent.length, at))
+            self.add(extent, at)
             at += extent.length
-        for ranges in self._ranges.values():
-            ranges.sort()
 
-    def look_up(self, extent: Extent) -> Iterator[Source]:
-        """Where the bytes of a range of a chunk are, in order."""
-        at, end = extent.offset, extent.offset + extent.length
-        ranges = self._ranges.get(extent.handle, [])
+    def add(self, extent: Extent, at: int) -> None:
+        """The file has this range of a chunk at `at`."""
+        insort(self._ranges.setdefault(extent.handle, []), (extent.offset, extent.offset + extent.length, at))
+
+    def look_up(self, extent: Extent) -> Iterator[tuple[int | None, Extent]]:
+        """A range of a chunk in pieces, in order, each with where it is in the file, None if it is not."""
+        handle, at, end = extent.handle, extent.offset, extent.offset + extent.length
+        ranges = self._ranges.get(handle, [])
         first = bisect_right(ranges, (at, 1 << 63, 0)) - 1
         for start, stop, place in ranges[max(0, first) :]:
             if start >= end:
@@ -88,12 +117,12 @@ class _Index:
             if stop <= at:
                 continue
             if start > at:
-                yield Source(None, start - at)
+                yield None, Extent(handle, at, start - at)
                 at = start
             until = min(stop, end)
-            yield Source(place + at - start, until - at)
+            yield place + at - start, Extent(handle, at, until - at)
             at = until
             if at == end:
                 return
         if at < end:
-            yield Source(None, end - at)
+            yield None, Extent(handle, at, end - at)

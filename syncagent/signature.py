@@ -13,7 +13,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, cast
 
 from pyfastcdc import FastCDC
 
@@ -57,7 +57,14 @@ class Fresh:
     length: int
 
 
-Part = Kept | Fresh
+@dataclass(frozen=True, slots=True)
+class Zeros:
+    """`length` zeros of the new content, which are a hole there."""
+
+    length: int
+
+
+Part = Kept | Fresh | Zeros
 
 
 def choose_average(size: int) -> int:
@@ -66,10 +73,18 @@ def choose_average(size: int) -> int:
     return min(most, max(least, 1 << (size // PIECES_AIM).bit_length()))
 
 
-def sign(stream: BinaryIO, average_bytes: int, state: hashlib._Hash | None = None) -> Signature:
+class Stream(Protocol):
+    """What is read to be signed."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """The next bytes, into part of the buffer; 0 at the end."""
+        ...
+
+
+def sign(stream: Stream, average_bytes: int, state: hashlib._Hash | None = None) -> Signature:
     """The signature of a stream; all of it goes into `state` too."""
     pieces: list[Piece] = []
-    for chunk in FastCDC(average_bytes).cut_stream(stream):
+    for chunk in FastCDC(average_bytes).cut_stream(cast("BinaryIO", stream)):
         if state is not None:
             state.update(chunk.data)
         pieces.append(Piece(chunk.length, hash_piece(chunk.data)))
@@ -81,13 +96,13 @@ def hash_piece(data: bytes | memoryview) -> bytes:
     return hashlib.sha256(data).digest()[:HASH_BYTES]
 
 
-def compare(old: Signature, new: Signature) -> list[Part]:
+def compare(old: Signature, new: Signature) -> list[Kept | Fresh]:
     """What the new content is made of, in order; neighbours that are one range are one part."""
     starts = _starts(old.pieces)
     known: dict[Piece, int] = {}
     for index, piece in enumerate(old.pieces):
         known.setdefault(piece, index)
-    parts: list[Part] = []
+    parts: list[Kept | Fresh] = []
     at, following = 0, -1
     for piece in new.pieces:
         # Of equal pieces (zeros, say) the one that continues the range, so that there are few ranges.
@@ -99,7 +114,7 @@ def compare(old: Signature, new: Signature) -> list[Part]:
     return parts
 
 
-def _append(parts: list[Part], part: Part) -> None:
+def _append(parts: list[Kept | Fresh], part: Kept | Fresh) -> None:
     last = parts[-1] if parts else None
     if last is not None and type(last) is type(part) and last.offset + last.length == part.offset:
         parts[-1] = type(part)(last.offset, last.length + part.length)

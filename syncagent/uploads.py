@@ -8,12 +8,12 @@ is not worth it, or not known, goes whole. Any thread.
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import BinaryIO
 
 from helenite.core.errors import (
     EntryNotFoundError,
@@ -23,11 +23,23 @@ from helenite.core.errors import (
     ProtocolError,
 )
 from helenite.core.paths import Path, format_path
+from syncagent.holes import ContentReader, Layout, layout_of
 from syncagent.learning import LARGE_BYTES, Learner
 from syncagent.model import Kind, RemoteStamp
 from syncagent.ports import Upload
 from syncagent.session import Session, format_digest
-from syncagent.signature import Fresh, Part, Signature, choose_average, compare, hash_piece, pieces_within, sign
+from syncagent.signature import (
+    HASH_BYTES,
+    Fresh,
+    Kept,
+    Part,
+    Signature,
+    Zeros,
+    choose_average,
+    compare,
+    pieces_within,
+    sign,
+)
 from syncagent.taking import take_all
 from syncagent.troubles import expect_state, translated
 
@@ -79,9 +91,11 @@ class Uploads:
         if known is None or upload.stamp is None:
             return None
         with translated(upload.file), upload.file.open("rb", buffering=0) as file:
-            signature = sign(file, known.average_bytes)
+            signature = sign(ContentReader(file), known.average_bytes)
             expect_state(upload.file, upload.stamp)  # so all that was signed is the content that is to be sent
-            parts = compare(known, signature)
+            layout = layout_of(file)
+            compared = compare(known, signature)
+            parts = leave_out_holes(compared, layout)
             fresh = [part for part in parts if isinstance(part, Fresh)]
             length = sum(part.length for part in fresh)
             if length > WORTH * upload.size or len(parts) > PARTS_MAX:
@@ -89,7 +103,7 @@ class Uploads:
             head = write_head(parts)
             headers = {
                 "Content-Length": str(len(head) + length),
-                "Repr-Digest": format_digest(_digest_fresh(file, head, signature, fresh)),
+                "Repr-Digest": format_digest(_digest_fresh(file, head, signature, compared, layout)),
             }
         return Parcel(headers, self._pieces(upload.file, head, fresh), signature)
 
@@ -143,7 +157,7 @@ class Uploads:
             if left:
                 raise PreconditionFailedError(f"{upload.file.name} was changed while it was sent")
 
-    def _pieces(self, source: FilePath, head: bytes, parts: list[Fresh]) -> Iterator[bytes]:
+    def _pieces(self, source: FilePath, head: bytes, parts: Iterable[Fresh]) -> Iterator[bytes]:
         yield head
         with translated(source), source.open("rb", buffering=0) as file:
             for part in parts:
@@ -152,26 +166,61 @@ class Uploads:
                     yield piece
 
 
-def write_head(parts: list[Part]) -> bytes:
+def leave_out_holes(parts: Iterable[Kept | Fresh], layout: Layout) -> list[Part]:
+    """The same with zeros for what is a hole and would be sent, or put together of zeros that the server has."""
+    found: list[Part] = []
+    at = 0
+    for part in parts:
+        runs = list(layout.within(at, part.length))
+        if isinstance(part, Kept) and not all(run.is_hole for run in runs):
+            runs = []
+            found.append(part)
+        for run in runs:
+            last = found[-1] if found else None
+            if not run.is_hole:
+                found.append(Fresh(run.offset, run.length))
+            elif isinstance(last, Zeros):
+                found[-1] = Zeros(last.length + run.length)
+            else:
+                found.append(Zeros(run.length))
+        at += part.length
+    return found
+
+
+def write_head(parts: Iterable[Part]) -> bytes:
     """The lines that begin a splice."""
-    lines = [
-        f"new {part.length}\n" if isinstance(part, Fresh) else f"keep {part.offset} {part.length}\n" for part in parts
-    ]
+    lines: list[str] = []
+    for part in parts:
+        match part:
+            case Kept(offset, length):
+                lines.append(f"keep {offset} {length}\n")
+            case Fresh(_, length):
+                lines.append(f"new {length}\n")
+            case Zeros(length):
+                lines.append(f"zero {length}\n")
     return "".join([*lines, "\n"]).encode()
 
 
-def _digest_fresh(file: BinaryIO, head: bytes, signature: Signature, parts: list[Fresh]) -> bytes:
+def _digest_fresh(
+    file: io.FileIO, head: bytes, signature: Signature, compared: Iterable[Kept | Fresh], layout: Layout
+) -> bytes:
     """The SHA-256 of a splice, from pieces that are what was signed: the server compares what arrives with it."""
     state = hashlib.sha256(head)
-    for at, piece in pieces_within(signature, parts):
-        data = b"".join(_read(file, at, piece.length))
-        if hash_piece(data) != piece.hash:
+    for at, piece in pieces_within(signature, (part for part in compared if isinstance(part, Fresh))):
+        check = hashlib.sha256()
+        for run in layout.within(at, piece.length):
+            if run.is_hole:
+                check.update(bytes(run.length))
+                continue
+            for data in _read(file, run.offset, run.length):
+                check.update(data)
+                state.update(data)
+        if check.digest()[:HASH_BYTES] != piece.hash:
             raise PreconditionFailedError("the file was changed while it was looked at")
-        state.update(data)
     return state.digest()
 
 
-def _read(file: BinaryIO, offset: int, length: int) -> Iterator[bytes]:
+def _read(file: io.FileIO, offset: int, length: int) -> Iterator[bytes]:
     file.seek(offset)
     left = length
     while left > 0:

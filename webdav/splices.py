@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helenite.client.chunking import Fresh, Kept, Part
+from helenite.client.chunking import Fresh, Kept, Part, Zeros
 from helenite.core.errors import InvalidRequestError
 
 SPLICE_TYPE = "application/vnd.helenite.splice"
@@ -47,6 +47,8 @@ def _parse_part(line: bytes, sizes: Sequence[int]) -> Part:
     match line.split(b" "):
         case [b"new", length]:
             return Fresh(_number(length))
+        case [b"zero", length]:
+            return Zeros(_number(length))
         case [b"keep" | b"take" as verb, offset, length]:
             part = Kept(_number(offset), _number(length), FILES[verb])
             if part.file >= len(sizes):
@@ -55,7 +57,9 @@ def _parse_part(line: bytes, sizes: Sequence[int]) -> Part:
                 raise BrokenSpliceError(f"the file has {sizes[part.file]} bytes, {part} lies beyond")
             return part
         case _:
-            raise BrokenSpliceError("a line is `keep OFFSET LENGTH`, `take OFFSET LENGTH` or `new LENGTH`")
+            raise BrokenSpliceError(
+                "a line is `keep OFFSET LENGTH`, `take OFFSET LENGTH`, `new LENGTH` or `zero LENGTH`"
+            )
 
 
 def _number(digits: bytes) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from helenite.core.errors import InvalidRequestError
 from helenite.core.model import Extent
 
 
@@ -54,6 +55,8 @@ EXTENTS_PER_CHUNK = 4
 """So many extents may a spliced file have, or this many times the number that it would have if it were written anew:
 a file that is edited a thousand times does not become a thousand crumbs, nor hold a thousand chunks on disk by crumbs
 of them. Beyond, the smallest shared ranges are copied."""
+GROWTH_EXTENTS_MAX = 1 << 20
+"""So many extents may a splice add beyond some for each that there is: a few lines make no file that fills a memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,21 @@ class Fresh:
 
 
 @dataclass(frozen=True, slots=True)
+class Zeros:
+    """A part of a new revision: so many zeros, which come from nowhere."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Zeros as one extent after the other of a single run of them, which the new revision's own chunks begin with."""
+
+    length: int
+    run_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Shared:
     """Bytes of a file whose chunk the new revision names too."""
 
@@ -85,42 +103,56 @@ class Shared:
         return self.extent.length
 
 
-Part = Kept | Fresh
-Planned = Shared | Kept | Fresh
-"""In a plan, Kept is what is copied: it is read, and written into a chunk together with the fresh bytes around it."""
+Part = Kept | Fresh | Zeros
+Planned = Shared | Repeated | Kept | Fresh | Zeros
+"""In a plan, Kept is what is copied: it is read, and written into a chunk together with the fresh bytes around it. So
+are Zeros."""
 
 
 def plan_splice(files: Sequence[tuple[Extent, ...]], parts: Iterable[Part], chunk_bytes: int) -> tuple[Planned, ...]:
     """How a revision made of `parts`, of bytes that come and of ranges of files with these extents, is to be stored.
 
-    Shares chunks where the ranges are long enough, so that the new revision has a bounded number of extents.
+    Shares chunks where the ranges are long enough, so that the new revision has a bounded number of extents; of all
+    long runs of zeros one chunk at most is stored. InvalidRequestError when it would be larger than a file can be.
     """
-    wanted = _merged(_share_all(files, parts))
+    wanted = _merged(_share_all(files, parts), GROWTH_EXTENTS_MAX + EXTENTS_PER_CHUNK * sum(map(len, files)))
     size = sum(part.length for part in wanted)
+    zeros = [part.length for part in wanted if isinstance(part, Zeros)]
+    if sum(zeros) > GROWTH_EXTENTS_MAX * chunk_bytes:
+        raise _too_large()
+    run_bytes = min(max(zeros, default=0), chunk_bytes)
     extents_max = max(EXTENTS_MAX, EXTENTS_PER_CHUNK * (size // chunk_bytes + 1))
     shared_bytes_min = SHARED_BYTES_MIN
     while True:
-        planned = tuple(_copied_if_short(part, shared_bytes_min) for part in wanted)
+        planned = tuple(_written_if_short(part, shared_bytes_min, run_bytes) for part in wanted)
         if _extent_count(planned, chunk_bytes) <= extents_max:
             return planned
         shared_bytes_min *= 2
 
 
-def resolve_splice(planned: Iterable[Planned], written: tuple[Extent, ...]) -> tuple[Extent, ...]:
-    """The extents of the new revision; `written` hold all that was not shared, in order."""
-    slicer, at = Slicer(written), 0
+def find_run(planned: Iterable[Planned]) -> int:
+    """How many zeros are to be written before everything else, for all that are Repeated."""
+    return next((part.run_bytes for part in planned if isinstance(part, Repeated)), 0)
+
+
+def resolve_splice(planned: Sequence[Planned], written: tuple[Extent, ...]) -> tuple[Extent, ...]:
+    """The extents of the new revision; `written` hold the run of zeros and all that was not shared, in order."""
+    slicer, at = Slicer(written), find_run(planned)
     found: list[Extent] = []
     for part in planned:
         if isinstance(part, Shared):
             found.append(part.extent)
-            continue
-        for _, extent in slicer.slices(at, part.length):
-            last = found[-1] if found else None
-            if last is not None and last.handle == extent.handle and last.offset + last.length == extent.offset:
-                found[-1] = Extent(last.handle, last.offset, last.length + extent.length)
-            else:
-                found.append(extent)
-        at += part.length
+        elif isinstance(part, Repeated):
+            for start in range(0, part.length, part.run_bytes):
+                found += (extent for _, extent in slicer.slices(0, min(part.run_bytes, part.length - start)))
+        else:
+            for _, extent in slicer.slices(at, part.length):
+                last = found[-1] if found else None
+                if last is not None and last.handle == extent.handle and last.offset + last.length == extent.offset:
+                    found[-1] = Extent(last.handle, last.offset, last.length + extent.length)
+                else:
+                    found.append(extent)
+            at += part.length
     return tuple(found)
 
 
@@ -144,27 +176,35 @@ class Slicer:
                 yield first, Extent(extent.handle, extent.offset + first - start, last - first)
 
 
-def _share_all(files: Sequence[tuple[Extent, ...]], parts: Iterable[Part]) -> Iterator[Shared | Fresh]:
+def _share_all(files: Sequence[tuple[Extent, ...]], parts: Iterable[Part]) -> Iterator[Shared | Fresh | Zeros]:
     slicers = [Slicer(extents) for extents in files]
     for part in parts:
-        if isinstance(part, Fresh):
-            yield part
-        else:
+        if isinstance(part, Kept):
             for offset, extent in slicers[part.file].slices(part.offset, part.length):
                 yield Shared(offset, extent, part.file)
+        else:
+            yield part
 
 
-def _merged(parts: Iterable[Shared | Fresh]) -> list[Shared | Fresh]:
-    """The same with parts as one that are one range of a chunk, and without empty ones."""
-    found: list[Shared | Fresh] = []
+def _merged(parts: Iterable[Shared | Fresh | Zeros], count_max: int) -> list[Shared | Fresh | Zeros]:
+    """The same with parts as one that are one range of a chunk or one run of zeros, and without empty ones."""
+    found: list[Shared | Fresh | Zeros] = []
     for part in parts:
         last = found[-1] if found else None
         if isinstance(part, Shared) and isinstance(last, Shared) and _continues(last, part):
             merged = Extent(last.extent.handle, last.extent.offset, last.length + part.length)
             found[-1] = Shared(last.offset, merged, last.file)
+        elif isinstance(part, Zeros) and isinstance(last, Zeros):
+            found[-1] = Zeros(last.length + part.length)
         elif part.length > 0:
             found.append(part)
+            if len(found) > count_max:
+                raise _too_large()
     return found
+
+
+def _too_large() -> InvalidRequestError:
+    return InvalidRequestError("the file would consist of more pieces than a file may have")
 
 
 def _continues(last: Shared, part: Shared) -> bool:
@@ -173,17 +213,19 @@ def _continues(last: Shared, part: Shared) -> bool:
     return in_file and in_chunk and last.extent.handle == part.extent.handle
 
 
-def _copied_if_short(part: Shared | Fresh, shared_bytes_min: int) -> Planned:
-    is_short = isinstance(part, Shared) and part.length < shared_bytes_min
-    return Kept(part.offset, part.length, part.file) if isinstance(part, Shared) and is_short else part
+def _written_if_short(part: Shared | Fresh | Zeros, shared_bytes_min: int, run_bytes: int) -> Planned:
+    if isinstance(part, Fresh):
+        return part
+    if isinstance(part, Zeros):
+        return part if part.length < shared_bytes_min else Repeated(part.length, run_bytes)
+    return part if part.length >= shared_bytes_min else Kept(part.offset, part.length, part.file)
 
 
 def _extent_count(planned: tuple[Planned, ...], chunk_bytes: int) -> int:
     """At most so many extents will a plan's result have."""
     shared = sum(isinstance(part, Shared) for part in planned)
-    runs = sum(
-        not isinstance(part, Shared) and (index == 0 or isinstance(planned[index - 1], Shared))
-        for index, part in enumerate(planned)
-    )
-    written = sum(part.length for part in planned if not isinstance(part, Shared))
-    return shared + runs + written // chunk_bytes
+    repeated = sum(-(-part.length // part.run_bytes) for part in planned if isinstance(part, Repeated))
+    is_written = [not isinstance(part, Shared | Repeated) for part in planned]
+    runs = sum(is_written[index] and (index == 0 or not is_written[index - 1]) for index in range(len(planned)))
+    written = find_run(planned) + sum(part.length for part in planned if not isinstance(part, Shared | Repeated))
+    return shared + repeated + runs + written // chunk_bytes

@@ -12,12 +12,15 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from helenite.client.chunking import Fresh, Planned, Shared, resolve_splice
+from helenite.client.chunking import Fresh, Kept, Planned, Zeros, find_run, resolve_splice
 from helenite.client.pool import ChunkPool
 from helenite.client.reader import Reader
 from helenite.client.writer import Publish, Writer
 from helenite.core.errors import IncompleteBodyError
 from helenite.core.model import Entry, EntryView, Extent, Location
+
+ZEROS_BYTES = 1 << 20
+_ZEROS = memoryview(bytes(ZEROS_BYTES))
 
 
 class Splicer:
@@ -29,7 +32,7 @@ class Splicer:
         self._planned = tuple(planned)
         self._publish = publish
         self._writer = Writer(pool, self._publish_all, None)
-        self._rest: Iterator[Planned] = iter(self._planned)
+        self._rest: Iterator[Planned] = iter((Zeros(find_run(self._planned)), *self._planned))
         self._room = 0
         """Bytes that still belong to the present Fresh part."""
         self.size_bytes = sum(part.length for part in self._planned)
@@ -88,14 +91,17 @@ class Splicer:
         """Copy what is due, up to the next part that comes from outside or to the end."""
         for part in self._rest:
             match part:
-                case Shared():
-                    continue
                 case Fresh(length):
                     self._room = length
                     return
-                case _:
-                    for piece in self._files[part.file].iterate(part.offset, part.length):
+                case Zeros(length):
+                    for at in range(0, length, ZEROS_BYTES):
+                        self._writer.write(_ZEROS[: length - at])
+                case Kept(offset, length, file):
+                    for piece in self._files[file].iterate(offset, length):
                         self._writer.write(piece)
+                case _:
+                    continue
 
     def _publish_all(
         self, written: tuple[Extent, ...], fresh: tuple[Location, ...], _: int, sha256: bytes

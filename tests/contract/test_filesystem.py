@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from helenite.client.chunking import Fresh, Kept, Part
+from helenite.client.chunking import Fresh, Kept, Part, Zeros
 from helenite.client.filesystem import FileSystem
 from helenite.client.smallfiles import SmallFile
 from helenite.core import errors
@@ -208,6 +208,23 @@ def test_a_splice_can_be_read_before_it_is_committed(fs: FileSystem, home: Path)
         splicer.commit()
     assert read == get(fs, (*home, "f"))
     assert read == b"".join((old[100:1_000_100], fresh[:9_000_000], old[5:15], fresh[9_000_000:], old[2_000_000:]))
+
+
+def test_zeros_need_not_be_sent_and_are_stored_once(fs: FileSystem, home: Path) -> None:
+    put(fs, (*home, "f"), b"old")
+    mib = 1 << 20
+    entry = splice(fs, (*home, "f"), [Kept(0, 3), Zeros(40 * mib), Fresh(4), Zeros(100_001), Kept(1, 2)], b"data")
+    assert entry.size_bytes == 40 * mib + 100_010
+    assert get(fs, (*home, "f")) == b"old" + bytes(40 * mib) + b"data" + bytes(100_001) + b"ld"
+    view = fs.lookup((*home, "f"), with_locations=True)
+    assert len({extent.handle for extent in view.entry.extents}) == 2
+    parts: list[Part] = [Kept(0, 20 * mib), Fresh(1), Kept(20 * mib + 1, view.entry.size_bytes - 20 * mib - 1)]
+    splice(fs, (*home, "f"), parts, b"!")  # and what is made of it is whole
+    assert (
+        get(fs, (*home, "f"))
+        == b"old" + bytes(20 * mib - 3) + b"!" + bytes(20 * mib + 2) + b"data" + bytes(100_001) + b"ld"
+    )
+    fs.remove((*home, "f"))
 
 
 def test_a_splice_obeys_locks(fs: FileSystem, home: Path) -> None:

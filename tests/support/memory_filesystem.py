@@ -16,7 +16,17 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from helenite.client.chunking import Fresh, Part, Planned, Shared, plan_splice, resolve_splice
+from helenite.client.chunking import (
+    Fresh,
+    Kept,
+    Part,
+    Planned,
+    Repeated,
+    Shared,
+    find_run,
+    plan_splice,
+    resolve_splice,
+)
 from helenite.client.coherence import Coherence
 from helenite.client.reader import Segment
 from helenite.client.smallfiles import SmallFile, Stored
@@ -493,7 +503,7 @@ class MemoryFileSystem:
 
     def _set_extents(self, entry: Entry, planned: tuple[Planned, ...]) -> None:
         """As a writer would: what is not shared in chunks of its own."""
-        written = sum(part.length for part in planned if not isinstance(part, Shared))
+        written = find_run(planned) + sum(part.length for part in planned if not isinstance(part, Shared | Repeated))
         chunks = tuple(
             Extent(ChunkHandle(next(self._handles)), 0, min(DEFAULT_CHUNK_BYTES, written - at))
             for at in range(0, written, DEFAULT_CHUNK_BYTES)
@@ -730,8 +740,10 @@ class MemorySplicer:
             if isinstance(part, Fresh):
                 whole += self._fresh[at : at + part.length]
                 at += part.length
-            else:
+            elif isinstance(part, Kept):
                 whole += self._contents[part.file][part.offset : part.offset + part.length]
+            else:
+                whole += bytes(part.length)
         return bytes(whole)
 
     def abort(self) -> None:

@@ -5,8 +5,11 @@ Bytes are counted at the sockets, in a proxy before the gateway for each agent.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import random
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -128,3 +131,87 @@ def test_an_upload_goes_on_after_the_agent_was_killed(devices: tuple[Device, Dev
     assert sent < 2 * SIZE - 150 * MIB  # what the killed one had in its sockets counts too
     assert received < 2 * SIZE + MIB
     assert not list((anna.home.path).rglob("drafts/*"))
+
+
+# Sparse files
+
+ISLANDS = (1_000_000_000, 5_000_000_123, 10_000_000_000 - MIB)
+ISLAND_BYTES = MIB
+
+
+def data_of(file: Path) -> list[tuple[int, bytes]]:
+    """What a sparse file holds that is no hole, and where."""
+    found: list[tuple[int, bytes]] = []
+    with file.open("rb", buffering=0) as raw:
+        size, end = file.stat().st_size, 0
+        while end < size:
+            try:
+                start = os.lseek(raw.fileno(), end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # nothing but a hole follows
+                    raise
+                break
+            end = os.lseek(raw.fileno(), start, os.SEEK_HOLE)
+            raw.seek(start)
+            found.append((start, raw.read(end - start)))
+    return found
+
+
+def island_at(file: Path, at: int) -> bytes:
+    with file.open("rb") as opened:
+        opened.seek(at)
+        return opened.read(ISLAND_BYTES)
+
+
+def allocated_bytes(path: Path) -> int:
+    return sum(file.stat().st_blocks * 512 for file in [path, *path.rglob("*")])
+
+
+def test_a_sparse_file_travels_as_its_data_and_arrives_sparse(devices: tuple[Device, Device], tmp_path: Path) -> None:
+    anna, bert = devices
+    before = allocated_bytes(tmp_path / "data")
+    chance = random.Random(4)
+    fresh = anna.home.path / "fresh"
+    with fresh.open("wb") as file:
+        for at in ISLANDS:
+            file.seek(at)
+            file.write(chance.randbytes(ISLAND_BYTES))
+    fresh.replace(anna.file)
+    wait_until(lambda: bert.file.exists() and anna.is_settled() and bert.is_settled(), 240)
+    assert anna.proxy.passed_bytes < 4 * MIB
+    assert bert.proxy.passed_bytes < 13 * MIB  # the data, and a chunk of zeros
+    assert bert.file.stat().st_size == anna.file.stat().st_size == 10_000_000_000
+    for device in devices:
+        assert allocated_bytes(device.file) < 4 * MIB
+        assert sum(len(content.strip(bytes(1))) for _, content in data_of(device.file)) <= 3 * ISLAND_BYTES
+    for at in ISLANDS:
+        assert island_at(anna.file, at) == island_at(bert.file, at)
+    assert allocated_bytes(tmp_path / "data") - before < 60 * MIB  # three replicas of that, and some logs
+    anna.file.unlink()
+    wait_until(lambda: not bert.file.exists() and anna.is_settled() and bert.is_settled(), 60)
+
+
+def test_a_hole_that_is_punched_and_filled_again(devices: tuple[Device, Device]) -> None:
+    anna, bert = devices
+    chance = random.Random(5)
+    anna.file.write_bytes(chance.randbytes(64 * MIB))
+    arrive(anna, bert)
+    punch = ["fallocate", "--punch-hole", "--offset", str(10 * MIB + 5), "--length", str(40 * MIB)]
+    subprocess.run([*punch, str(anna.file)], check=True, timeout=30)
+    assert allocated_bytes(anna.file) < 25 * MIB
+    sent, received = arrive(anna, bert)
+    assert sent < 2 * MIB
+    assert received < 11 * MIB  # a chunk of zeros
+    assert allocated_bytes(bert.file) < 25 * MIB
+    with bert.file.open("r+b") as file:  # an island in the hole
+        file.seek(30 * MIB)
+        file.write(b"island")
+    sent, received = arrive(bert, anna)
+    assert sent < 2 * MIB
+    assert received < 11 * MIB
+    dense = anna.file.read_bytes()  # and no hole any more: some zeros on the disk, the rest is data
+    with anna.file.open("r+b") as file:
+        file.write(dense[: 20 * MIB] + chance.randbytes(16 * MIB) + dense[36 * MIB :])
+    sent, received = arrive(anna, bert)
+    assert 16 * MIB < sent < 44 * MIB
+    assert 16 * MIB < received < 44 * MIB

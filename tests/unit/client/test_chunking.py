@@ -3,21 +3,29 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helenite.client import chunking
 from helenite.client.chunking import (
     EXTENTS_MAX,
     SHARED_BYTES_MIN,
     Fresh,
     Kept,
+    Part,
     Piece,
+    Planned,
+    Repeated,
     Shared,
     Slicer,
+    Zeros,
+    find_run,
     plan_pieces,
     plan_splice,
     resolve_splice,
 )
+from helenite.core.errors import InvalidRequestError
 from helenite.core.model import ChunkHandle, Extent
 
 extent_lists = st.lists(
@@ -62,7 +70,9 @@ def test_slice_is_the_range(extents: tuple[Extent, ...], data: st.DataObject) ->
 
 parts_of_files = st.lists(
     st.one_of(
-        st.builds(Kept, st.integers(0, 400 << 10), st.integers(1, 300 << 10)), st.builds(Fresh, st.integers(1, 90_000))
+        st.builds(Kept, st.integers(0, 400 << 10), st.integers(1, 300 << 10)),
+        st.builds(Fresh, st.integers(1, 90_000)),
+        st.builds(Zeros, st.integers(1, 400_000)),
     ),
     max_size=30,
 )
@@ -72,10 +82,18 @@ def _long_extents(lengths: list[int]) -> tuple[Extent, ...]:
     return tuple(Extent(ChunkHandle(i % 7), 1000 * i, length) for i, length in enumerate(lengths))
 
 
+ZERO = ChunkHandle(98)
+"""Every byte of it is the same."""
+
+
 def _ranges(extents: Iterable[Extent]) -> list[Extent]:
     """With neighbours that are one range as one: equal for lists that mean the same bytes."""
     found: list[Extent] = []
     for extent in extents:
+        if extent.handle == ZERO:
+            start = found.pop().length if found and found[-1].handle == ZERO else 0
+            found.append(Extent(ZERO, 0, start + extent.length))
+            continue
         if found and found[-1].handle == extent.handle and found[-1].offset + found[-1].length == extent.offset:
             found[-1] = Extent(extent.handle, found[-1].offset, found[-1].length + extent.length)
         elif extent.length:
@@ -83,8 +101,24 @@ def _ranges(extents: Iterable[Extent]) -> list[Extent]:
     return found
 
 
+def _meant(extents: tuple[Extent, ...], parts: Iterable[Planned]) -> list[Extent]:
+    """The bytes of parts that are not shared, by where they come from: 99 is the body."""
+    found: list[Extent] = []
+    fresh_at = 0
+    for part in parts:
+        match part:
+            case Fresh(length):
+                found.append(Extent(ChunkHandle(99), fresh_at, length))
+                fresh_at += length
+            case Zeros(length):
+                found.append(Extent(ZERO, 0, length))
+            case Kept(offset, length):
+                found += slice_extents(extents, offset, length)
+    return found
+
+
 @given(st.lists(st.integers(1, 300 << 10), min_size=1, max_size=9), parts_of_files, st.integers(10_000, 200_000))
-def test_a_splice_has_every_byte_in_its_place(lengths: list[int], wanted: list[Kept | Fresh], chunk_bytes: int) -> None:
+def test_a_splice_has_every_byte_in_its_place(lengths: list[int], wanted: list[Part], chunk_bytes: int) -> None:
     extents = _long_extents(lengths)
     size = size_of(extents)
     parts = [
@@ -93,28 +127,14 @@ def test_a_splice_has_every_byte_in_its_place(lengths: list[int], wanted: list[K
     ]
     planned = plan_splice([extents], parts, chunk_bytes)
     # What is not shared is written as one stream; each of its bytes is known by where it comes from.
-    stream: list[Extent] = []
-    fresh_at = 0
-    for part in planned:
-        if isinstance(part, Fresh):
-            stream.append(Extent(ChunkHandle(99), fresh_at, part.length))
-            fresh_at += part.length
-        elif isinstance(part, Kept):
-            stream += slice_extents(extents, part.offset, part.length)
+    run = find_run(planned)
+    stream = [Extent(ZERO, 0, run)] * (run > 0) + _meant(extents, planned)
     written_bytes = size_of(tuple(stream))
     written = tuple(
         Extent(ChunkHandle(1000 + at // chunk_bytes), 0, min(chunk_bytes, written_bytes - at))
         for at in range(0, written_bytes, chunk_bytes)
     )
     found = resolve_splice(planned, written)
-    expected: list[Extent] = []
-    fresh_at = 0
-    for part in parts:
-        if isinstance(part, Fresh):
-            expected.append(Extent(ChunkHandle(99), fresh_at, part.length))
-            fresh_at += part.length
-        else:
-            expected += slice_extents(extents, part.offset, part.length)
     told: list[Extent] = []
     for extent in found:
         if extent.handle < 1000:
@@ -122,8 +142,8 @@ def test_a_splice_has_every_byte_in_its_place(lengths: list[int], wanted: list[K
         else:
             at = (extent.handle - 1000) * chunk_bytes + extent.offset
             told += slice_extents(tuple(stream), at, extent.length)
-    assert _ranges(told) == _ranges(expected)
-    assert all(part.length >= SHARED_BYTES_MIN for part in planned if isinstance(part, Shared))
+    assert _ranges(told) == _ranges(_meant(extents, parts))
+    assert all(part.length >= SHARED_BYTES_MIN for part in planned if isinstance(part, Shared | Repeated))
 
 
 def test_short_ranges_are_copied_and_long_ones_shared() -> None:
@@ -135,6 +155,41 @@ def test_short_ranges_are_copied_and_long_ones_shared() -> None:
         Shared(1000, Extent(ChunkHandle(1), 1000, (8 << 20) - 1000)),
         Shared(8 << 20, Extent(ChunkHandle(2), 0, 8 << 20)),
     )
+
+
+def test_of_many_zeros_few_are_stored() -> None:
+    chunk_bytes, island = 8 << 20, 1 << 20
+    parts = [Fresh(island), Zeros(5 << 30), Fresh(island), Zeros(100), Fresh(island), Zeros(5 << 30)]
+    planned = plan_splice([()], parts, chunk_bytes)
+    assert find_run(planned) == chunk_bytes
+    assert sum(part.length for part in planned if not isinstance(part, Repeated)) == 3 * island + 100
+    zeros, data = Extent(ChunkHandle(1), 0, chunk_bytes), Extent(ChunkHandle(2), 0, 3 * island + 100)
+    found = resolve_splice(planned, (zeros, data))
+    assert found == (
+        Extent(ChunkHandle(2), 0, island),
+        *[zeros] * 640,
+        Extent(ChunkHandle(2), island, 2 * island + 100),
+        *[zeros] * 640,
+    )
+
+
+def test_a_short_run_of_zeros_is_one_extent_of_what_is_written() -> None:
+    planned = plan_splice([()], [Fresh(10), Zeros(200_000), Fresh(5), Zeros(100_000)], 8 << 20)
+    run, data = Extent(ChunkHandle(1), 0, 200_000), Extent(ChunkHandle(1), 200_000, 15)
+    assert resolve_splice(planned, (Extent(ChunkHandle(1), 0, 200_015),)) == (
+        Extent(run.handle, data.offset, 10),
+        run,
+        Extent(run.handle, data.offset + 10, 5),
+        Extent(run.handle, 0, 100_000),
+    )
+
+
+@pytest.mark.parametrize("parts", [[Zeros(10**15 - 1)], [Kept(0, 4 << 20)] * 4096 * 100])
+def test_no_splice_makes_a_file_that_fills_a_memory(parts: list[Part], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunking, "GROWTH_EXTENTS_MAX", 100_000)
+    extents = tuple(Extent(ChunkHandle(number), 0, 1 << 20) for number in range(4))
+    with pytest.raises(InvalidRequestError):
+        plan_splice([extents], parts, 8 << 20)
 
 
 def test_ranges_of_two_files_are_told_apart() -> None:

@@ -168,6 +168,47 @@ def test_a_large_result_is_verified_while_the_agent_waits(
     assert (names(fs), content(fs, "f")) == ({"f"}, CONTENT)
 
 
+@pytest.mark.parametrize("starts", [(5, 20, 30), (0, 16), (39,), ()])
+def test_of_a_sparse_file_the_holes_are_only_named(
+    device: Device, fs: MemoryFileSystem, starts: tuple[int, ...]
+) -> None:
+    """Islands of 1 MiB in 40; the file is smaller than what goes in parts else."""
+    with device.file.open("wb") as file:
+        for start in starts:
+            file.seek(start * MIB)
+            file.write(CONTENT[:MIB])
+        file.truncate(40 * MIB)
+    wanted = device.file.read_bytes()
+    stamp = device.remote.store(("f",), device.upload(wanted), None)
+    assert device.proxy.passed_bytes < len(starts) * MIB + 100_000
+    assert (names(fs), content(fs, "f") == wanted) == ({"f"}, True)
+    [entry] = device.remote.list(())
+    assert (entry.stamp, entry.digest) == (stamp, hashlib.sha256(wanted).digest())
+    device.file.write_bytes(CONTENT)  # and as a revision of a file that is there
+    dense = device.remote.store(("g",), device.upload(CONTENT), None)
+    with device.file.open("r+b") as file:
+        file.truncate(0)
+        file.truncate(40 * MIB)
+    before = device.proxy.passed_bytes
+    device.remote.store(("g",), device.upload(bytes(40 * MIB)), dense)
+    assert device.proxy.passed_bytes - before < 100_000
+    assert not content(fs, "g").strip(bytes(1))
+
+
+def test_a_sparse_upload_goes_on_where_it_broke_off(device: Device, fs: MemoryFileSystem) -> None:
+    with device.file.open("wb") as file:
+        for start in (8 * MIB, 60 * MIB):
+            file.seek(start)
+            file.write(CONTENT[: 4 * MIB])
+        file.truncate(70 * MIB)
+    wanted = device.file.read_bytes()
+    device.break_off_after(7 * MIB)
+    before = device.proxy.passed_bytes
+    device.remote.store(("f",), device.upload(wanted), None)
+    assert device.proxy.passed_bytes - before < 7 * MIB
+    assert (names(fs), content(fs, "f") == wanted) == ({"f"}, True)
+
+
 def test_a_part_whose_answer_was_lost_counts(device: Device, fs: MemoryFileSystem) -> None:
     device.break_off_after(5 * MIB + 100_000)
     [draft] = names(fs)

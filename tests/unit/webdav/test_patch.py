@@ -57,6 +57,19 @@ def test_a_splice_in_chunks_of_any_size(client: Client, etag: str) -> None:
         assert client.get("/f").body == CONTENT[:10] + b"hello"
 
 
+def test_zeros_do_not_travel(client: Client, etag: str) -> None:
+    zeros = bytes(20 << 20)
+    body = b"zero 5\nkeep 0 10\nzero 20971520\nnew 5\nzero 3\n\nhello"
+    result = bytes(5) + CONTENT[:10] + zeros + b"hello" + bytes(3)
+    assert patch(client, etag, body, X_Helenite_Result_Digest=told(result)).status == 204
+    assert client.get("/f").body == result
+    first, *runs, last = recipe(client, "/f?extents")
+    assert [run[1:] for run in runs] == [(0, 8 << 20), (0, 8 << 20), (0, 4 << 20)]
+    assert len({run[0] for run in runs}) == 1
+    assert first[0] == last[0] != runs[0][0]
+    assert patch(client, client.get("/f")["ETag"], b"zero 999999999999999\n\n").status == 400
+
+
 def test_nothing_may_be_left_of_a_file(client: Client, etag: str) -> None:
     assert patch(client, etag, b"\n").status == 204
     assert client.get("/f").body == b""
@@ -76,6 +89,9 @@ def test_nothing_may_be_left_of_a_file(client: Client, etag: str) -> None:
         b"keep  0 1\n\n",
         b"take 0 1\n\n",
         b"new 1000000000000000\n\nx",
+        b"zero\n\n",
+        b"zero 0 5\n\n",
+        b"zero -5\n\n",
         b"new 2\n\nx",
         b"new 1\n\nxy",
         b"keep 0 1\r\n\r\n",
