@@ -16,6 +16,7 @@ from syncagent.model import Kind, LocalStamp, LocalState, Place, RemoteStamp, Tr
 from syncagent.plan import Download
 from syncagent.plan import Upload as UploadStep
 from syncagent.ports import Attributes, Content, Fetching, Folder, Present, Remote, Sending, Twin, Upload
+from syncagent.underway import Carried
 
 BUNDLED_BYTES = 256 << 10
 """Larger files gain nothing from company: their own request costs little beside their content."""
@@ -69,6 +70,11 @@ class Outgoing:
         file = folder.file_of(self.source)
         upload = Upload(local.kind, file, self.size, digest, attributes, self.twins.get(digest), local.stamp)
         return Sending(self.target, upload, self.replaces)
+
+    def carried(self, sending: Sending) -> Carried:
+        """To be remembered until it is known what came of it."""
+        resource = "" if self.replaces is None else self.replaces.resource
+        return Carried(Tree.LOCAL, self.target[-1], sending.upload.digest, self.local.stamp.inode, resource)
 
     def sent(self, sending: Sending, stamp: RemoteStamp) -> Uploaded:
         """What has come of it."""
@@ -125,7 +131,7 @@ def carry(cargo: Cargo, folder: Folder, remote: Remote) -> Uploaded | Fetched:
     match cargo:
         case Outgoing():
             sending = cargo.pack(folder)
-            folder.under_way.note(Tree.REMOTE, [(sending.path, sending.upload.digest)])
+            folder.under_way.note([cargo.carried(sending)])
             return cargo.sent(sending, remote.store(sending.path, sending.upload, sending.replaces))
         case Incoming():
             return cargo.arrived(remote.fetch(cargo.source, cargo.stamp, cargo.staging, cargo.present, cargo.digest))
@@ -140,7 +146,7 @@ def carry_up(group: Sequence[Outgoing], folder: Folder, remote: Remote) -> list[
             packed[number] = cargo.pack(folder)
         except HeleniteError as error:
             results[number] = error
-    folder.under_way.note(Tree.REMOTE, ((sending.path, sending.upload.digest) for sending in packed.values()))
+    folder.under_way.note(group[number].carried(sending) for number, sending in packed.items())
     stamps = remote.store_many(list(packed.values())) if packed else ()
     for (number, sending), stamp in zip(packed.items(), stamps, strict=True):
         results[number] = stamp if isinstance(stamp, HeleniteError) else group[number].sent(sending, stamp)

@@ -31,13 +31,13 @@ from syncagent.fates import Customs
 from syncagent.guard import DeletionGuard
 from syncagent.journal import Journal
 from syncagent.leaving import SELECTION, Leaving
-from syncagent.model import SIDES, LocalState, NodeId, Tree, Trouble, path_of
+from syncagent.model import NodeId, Tree, Trouble, path_of
 from syncagent.observe import ROOT_TAG, TOKEN, observe_changes, observe_tree
 from syncagent.patience import FAILED_MAX_S, UNREACHABLE_MAX_S, Patience
-from syncagent.plan import Delete, Move, Pair, Plan, Problem, SetAside, Step, Write
+from syncagent.plan import Delete, Pair, Plan, Problem, Step, Write
 from syncagent.ports import Folder, Remote, ServerIdentity
+from syncagent.recognition import recognise
 from syncagent.reconcile import reconcile
-from syncagent.rescues import was_moved
 from syncagent.safety import Limits, Stop, check_folder, check_server
 from syncagent.scan import lasting_troubles, scan
 from syncagent.selection import Selection
@@ -241,7 +241,7 @@ class Engine:
         for _ in range(ROUNDS_MAX):
             held = self._held()
             plan = self._plan(held)
-            if self._recognise(plan):
+            if recognise(plan, self._journal, self._folder, self._transfers.running):
                 plan = self._plan(held)
             self._last_plan = plan
             report.problems = plan.problems
@@ -274,42 +274,6 @@ class Engine:
                 side = Tree.REMOTE if self._journal.node(node).local is None else Tree.LOCAL
                 troubles.append(Trouble(path_of(self._journal, side, node), reason))
         return troubles
-
-    def _recognise(self, plan: Plan) -> bool:
-        """Whether a conflict is none, because one side has what we did there and never knew that it was done."""
-        conflicts = [step.node for step in plan.steps if isinstance(step, SetAside)]
-        known = [node for node in conflicts for side in SIDES if self._is_past(node, side)]
-        moves = [step.node for step in plan.steps if isinstance(step, Move) and step.side is Tree.LOCAL]
-        return bool(known + [node for node in moves if self._is_our_move(node)])
-
-    def _is_our_move(self, node_id: NodeId) -> bool:
-        """Whether the server has an entry where we put it, and it was moved here since."""
-        node, memory = self._journal.node(node_id), self._folder.under_way
-        if node.remote is None:
-            return False
-        path, digest = path_of(self._journal, Tree.REMOTE, node_id), node.remote.digest
-        if node.ancestor is None and digest is not None and memory.has(Tree.REMOTE, path, digest):
-            records.brought_before(self._journal, node_id, Tree.REMOTE, digest)
-            return True
-        if not was_moved(node, Tree.LOCAL) or not memory.has_moved(path, node.remote.stamp.resource):
-            return False
-        records.moved_before(self._journal, node_id)
-        return True
-
-    def _is_past(self, node_id: NodeId, side: Tree) -> bool:
-        node, path = self._journal.node(node_id), path_of(self._journal, side, node_id)
-        state = node.local if side is Tree.LOCAL else node.remote
-        assert state is not None
-        digest = state.digest
-        try:
-            if digest is None and isinstance(state, LocalState):
-                digest = self._folder.digest(path, state.stamp)
-        except HeleniteError:
-            return False  # it was changed a moment ago: let the next look decide
-        if digest is None or not self._folder.under_way.has(side, path, digest):
-            return False
-        records.brought_before(self._journal, node_id, side, digest)
-        return True
 
     def _held(self) -> frozenset[NodeId]:
         nodes = (self._journal.node(node) for node in self._journal.unsettled(NEW_MAX))

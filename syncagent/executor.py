@@ -38,6 +38,7 @@ from syncagent.plan import (
 from syncagent.ports import Attributes, Folder, Remote
 from syncagent.selection import Selection
 from syncagent.transfers import Transfers
+from syncagent.underway import Carried
 
 GROUP_MAX = 64
 """Steps in one transaction: what a crash makes us find out again, and how many fresh entries share one flush."""
@@ -159,6 +160,7 @@ class StepExecutor:
                     self._fail(step, error, outcome)
             else:
                 others.append(step)
+        self._folder.under_way.note(self._sent_directory(step) for step, _ in makes)
         for (step, _), made in zip(makes, self._make_remote([path for _, path in makes]), strict=True):
             if isinstance(made, HeleniteError):
                 self._fail(step, made, outcome)
@@ -166,6 +168,11 @@ class StepExecutor:
                 records.remote_is(self._journal, step.node, RemoteState(step.place, Kind.DIRECTORY, made))
                 outcome.done.append(step)
         return others
+
+    def _sent_directory(self, step: MakeDirectory) -> Carried:
+        local = self._journal.node(step.node).local
+        assert local is not None
+        return Carried(Tree.LOCAL, step.place.name, b"", local.stamp.inode, "")
 
     def _make_remote(self, paths: list[Path]) -> Sequence[RemoteStamp | HeleniteError]:
         made: list[RemoteStamp | HeleniteError] = []
@@ -198,9 +205,14 @@ class StepExecutor:
             case MakeDirectory(Tree.LOCAL, node, place):
                 path = self._path(Tree.LOCAL, place, node)
                 local = LocalState(place, Kind.DIRECTORY, self._folder.make_directory(path))
+                remote = self._journal.node(node).remote
+                assert remote is not None
+                made = Carried(Tree.REMOTE, place.name, b"", local.stamp.inode, remote.stamp.resource)
+                self._folder.under_way.note([made])
                 self._touched.append(path)
                 records.local_is(self._journal, node, local)
             case MakeDirectory(_, node, place):
+                self._folder.under_way.note([self._sent_directory(step)])
                 stamp = self._remote.make_directory(self._path(Tree.REMOTE, place, node))
                 records.remote_is(self._journal, node, RemoteState(place, Kind.DIRECTORY, stamp))
             case Move(side, node, place):

@@ -20,7 +20,8 @@ from typing import Protocol
 
 from helenite.core.errors import HeleniteError
 from helenite.core.paths import Path
-from syncagent.model import Kind, LocalStamp, RemoteStamp, Tree
+from syncagent.model import Kind, LocalStamp, RemoteStamp
+from syncagent.underway import Carried
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,12 +262,19 @@ class Listing:
 class Memory(Protocol):
     """What this device has begun to bring over, also in an earlier life, and may not know the end of. Any thread."""
 
-    def note(self, side: Tree, contents: Iterable[tuple[Path, bytes]]) -> None:
-        """These contents (by SHA-256) are about to become what is at these paths of this side; called before."""
+    @property
+    def is_empty(self) -> bool: ...
+
+    def note(self, carried: Iterable[Carried]) -> None:
+        """These are about to be brought over; called before."""
         ...
 
-    def has(self, side: Tree, path: Path, digest: bytes) -> bool:
-        """Whether this content was brought to this side under the name of this path, perhaps in vain."""
+    def of_content(self, digest: bytes) -> Sequence[Carried]:
+        """All that had this content (by SHA-256)."""
+        ...
+
+    def of_inode(self, inode: int) -> Sequence[Carried]:
+        """All that had this inode here."""
         ...
 
     def note_move(self, path: Path, resource: str) -> None:

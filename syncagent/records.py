@@ -23,6 +23,7 @@ from syncagent.model import (
     RemoteState,
     Tree,
 )
+from syncagent.underway import Carried
 
 
 def pair(journal: Journal, local_id: NodeId, remote_id: NodeId) -> None:
@@ -150,8 +151,8 @@ def _present_state(made: RemoteState, seen: RemoteState | None, replaced: Remote
     return seen  # somebody has made another revision of it already
 
 
-def brought_before(journal: Journal, node_id: NodeId, side: Tree, digest: bytes) -> None:
-    """What one side has is what this device brought there, without living to write it down: what both had in common."""
+def brought_before(journal: Journal, node_id: NodeId, side: Tree, carried: Carried) -> None:
+    """What one side has is what this device brought over, without living to write it down: what both had in common."""
     node = journal.node(node_id)
     assert node.local is not None
     assert node.remote is not None
@@ -161,6 +162,9 @@ def brought_before(journal: Journal, node_id: NodeId, side: Tree, digest: bytes)
     else:
         remote = RemoteStamp(remote.resource, size=local.size)
     place = node.remote.place if node.ancestor is None else node.ancestor.place
+    if node.ancestor is None and place.name != carried.name:  # it was renamed there since, and perhaps here
+        place = Place(node.local.place.parent, carried.name)
+    digest = carried.digest or None
     journal.put(replace(node, ancestor=AgreedState(place, node.kind, digest, local, remote)))
 
 

@@ -35,6 +35,7 @@ from syncagent.overlaps import Overlaps
 from syncagent.plan import Download
 from syncagent.plan import Upload as UploadStep
 from syncagent.ports import Content, Folder, Present, Remote, Twin
+from syncagent.underway import Carried
 
 LARGE_BYTES = 4 << 20
 """Larger files take the lane for large ones."""
@@ -186,13 +187,14 @@ class Transfers:
 
     def _foretell(self) -> None:
         """Note what is about to be put in place (`underway`)."""
-        coming: list[tuple[Path, bytes]] = []
+        coming = []
         for cargo, result in self._arrived:
             if isinstance(cargo, Incoming) and isinstance(result, Fetched):
-                with suppress(KeyError, EntryNotFoundError):  # gone by now, as will be found out
-                    coming.append((self._goal(cargo)[1], result.content.digest))
+                with suppress(KeyError, EntryNotFoundError, OSError):  # gone by now, as will be found out
+                    name, inode = self._goal(cargo)[1][-1], result.content.staged.lstat().st_ino
+                    coming.append(Carried(Tree.REMOTE, name, result.content.digest, inode, cargo.stamp.resource))
         if coming:
-            self._folder.under_way.note(Tree.LOCAL, coming)
+            self._folder.under_way.note(coming)
 
     def _goal(self, cargo: Incoming) -> tuple[Place, Path]:
         """Where a download belongs by now."""
@@ -302,6 +304,7 @@ class Transfers:
         place, path = self._goal(cargo)
         records.expect_free(self._journal, Tree.LOCAL, place, node.id)
         local = self._folder.install(path, content, replaces)
+        self._folder.under_way.note([Carried(Tree.LOCAL, path[-1], content.digest, local.inode, stamp.resource)])
         node = self._journal.node(node.id)
         assert node.remote is not None
         if node.remote.digest is None:

@@ -1,23 +1,24 @@
 """Remembers what this device has begun to bring over, until it is known what came of it.
 
 An agent that dies after an upload and before it has written that down finds a revision on the server that it does not
-know; one that dies after it has put a download in place finds a file that it does not know. If the file was saved again
-meanwhile, here or there, that would look like a conflict, of the device with itself. So each upload is noted, in a file
-of the folder's own directory, before it is sent, and each download before it is put in place. What has that very
-content under that very name is the past of what the other side has, and gives way to it. In which directory does not
-matter: those are renamed meanwhile. Moves on the server are noted likewise: who renames an entry again has not moved it
-against somebody else. Losing the file costs a conflict copy or a name, so it is not flushed.
+know; one that dies after it has put a download in place finds a file that it does not know. If the file was saved or
+renamed meanwhile, here or there, that would look like a conflict, of the device with itself. So each upload is noted,
+in a file of the folder's own directory, before it is sent, and each download before it is put in place, with all that
+tells the file again: name, content, inode and id on the server. What that proves is decided in `recognition`. Moves on
+the server are noted likewise: who renames an entry again has not moved it against somebody else. Losing the file costs
+a conflict copy or a name, so it is not flushed.
 
-Used by `folder`. Any thread: one lock guards the file and the memory.
+Kept by `folder`. Any thread: one lock guards the file and the memory.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections import deque
-from collections.abc import Iterable
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path as FilePath
+from typing import NamedTuple
 
 from helenite.core.paths import Path
 from syncagent.model import Tree
@@ -25,25 +26,78 @@ from syncagent.model import Tree
 KEPT_MAX = 8_192
 """More than can be under way at a time (`transfers`); the file has at most twice as many lines."""
 
-_Carried = tuple[Tree, str, str]
-"""To which side, under which name, which content, or which entry of the server."""
+
+class Carried(NamedTuple):
+    """One content, a local file and an entry of the server that was to have it too, perhaps in vain."""
+
+    had: Tree
+    """The side that surely has had the content: whence it came."""
+    name: str
+    """Of both. In which directory does not matter: those are renamed meanwhile."""
+    digest: bytes
+    """Empty: a directory."""
+    inode: int
+    """Of the local entry, or of the staged file that was to become one; 0: not known."""
+    resource: str
+    """The id on the server; empty: it was to be a new entry there."""
+
+
+_Moved = tuple[str, str]
+"""Which entry of the server was to get which name."""
 
 
 class UnderWay:
-    """The contents that are on their way, of one pair."""
+    """What is on its way, of one pair."""
 
     def __init__(self, file: FilePath) -> None:
         self._file = file
         self._lock = threading.Lock()
-        self._kept: deque[_Carried] | None = None  # as in the file; None: not read yet
+        self._kept: deque[Carried | _Moved] | None = None  # as in the file; None: not read yet
+        self._by_content: defaultdict[bytes, list[Carried]] | None = None  # None: to be made of what is kept
+        self._by_inode: defaultdict[int, list[Carried]] = defaultdict(list)
         self._lines = 0
 
-    def note(self, side: Tree, contents: Iterable[tuple[Path, bytes]]) -> None:
-        """These contents are about to become what is at these paths of this side."""
-        fresh = [(side, path[-1], digest.hex()) for path, digest in contents]
+    @property
+    def is_empty(self) -> bool:
+        with self._lock:
+            return not self._load()
+
+    def note(self, carried: Iterable[Carried]) -> None:
+        """These are about to be brought over."""
+        self._add(list(carried))
+
+    def note_move(self, path: Path, resource: str) -> None:
+        """An entry of the server is about to be moved there."""
+        self._add([(resource, path[-1])])
+
+    def of_content(self, digest: bytes) -> Sequence[Carried]:
+        """All that had this content."""
+        with self._lock:
+            return tuple(self._index().get(digest, ()))
+
+    def of_inode(self, inode: int) -> Sequence[Carried]:
+        """All that had this inode."""
+        with self._lock:
+            self._index()
+            return tuple(self._by_inode.get(inode, ()))
+
+    def has_moved(self, path: Path, resource: str) -> bool:
+        """Whether this entry of the server was given the name of this path, perhaps in vain."""
+        with self._lock:
+            return (resource, path[-1]) in self._load()
+
+    def forget(self) -> None:
+        """It is known what came of all of them."""
+        with self._lock:
+            if self._load():
+                self._kept, self._lines, self._by_content = deque(maxlen=KEPT_MAX), 0, None
+                self._file.unlink(missing_ok=True)
+
+    def _add(self, fresh: list[Carried] | list[_Moved]) -> None:
         with self._lock:
             kept = self._load()
             kept.extend(fresh)
+            self._by_content = None
             if self._lines + len(fresh) > 2 * KEPT_MAX:
                 self._file.write_text("".join(map(_line, kept)), encoding="utf-8")
                 self._lines = len(kept)
@@ -52,27 +106,7 @@ class UnderWay:
                 stream.writelines(map(_line, fresh))
             self._lines += len(fresh)
 
-    def has(self, side: Tree, path: Path, digest: bytes) -> bool:
-        """Whether this content was brought to this side under the name of this path, perhaps in vain."""
-        with self._lock:
-            return (side, path[-1], digest.hex()) in self._load()
-
-    def note_move(self, path: Path, resource: str) -> None:
-        """An entry of the server is about to be moved there."""
-        self.note(Tree.REMOTE, [(path, resource.encode())])
-
-    def has_moved(self, path: Path, resource: str) -> bool:
-        """Whether this entry of the server was given the name of this path, perhaps in vain."""
-        return self.has(Tree.REMOTE, path, resource.encode())
-
-    def forget(self) -> None:
-        """It is known what came of all of them."""
-        with self._lock:
-            if self._load():
-                self._kept, self._lines = deque(maxlen=KEPT_MAX), 0
-                self._file.unlink(missing_ok=True)
-
-    def _load(self) -> deque[_Carried]:
+    def _load(self) -> deque[Carried | _Moved]:
         if self._kept is None:
             try:
                 lines = self._file.read_text(encoding="utf-8").splitlines()
@@ -81,15 +115,30 @@ class UnderWay:
             self._kept, self._lines = deque(_parse(lines), KEPT_MAX), len(lines)
         return self._kept
 
+    def _index(self) -> defaultdict[bytes, list[Carried]]:
+        if self._by_content is None:
+            self._by_content, self._by_inode = defaultdict(list), defaultdict(list)
+            for carried in self._load():
+                if isinstance(carried, Carried):
+                    self._by_content[carried.digest].append(carried)
+                    self._by_inode[carried.inode].append(carried)
+        return self._by_content
 
-def _line(carried: _Carried) -> str:
-    return json.dumps(carried) + "\n"
+
+def _line(noted: Carried | _Moved) -> str:
+    values = (noted.had, noted.name, noted.digest.hex(), *noted[3:]) if isinstance(noted, Carried) else noted
+    return json.dumps(values) + "\n"
 
 
-def _parse(lines: Iterable[str]) -> Iterable[_Carried]:
+def _parse(lines: Iterable[str]) -> Iterable[Carried | _Moved]:
     for line in lines:
         try:
-            side, name, digest = json.loads(line)
+            match json.loads(line):
+                case [str(had), str(name), str(digest), int(inode), str(resource)]:
+                    yield Carried(Tree(had), name, bytes.fromhex(digest), inode, resource)
+                case [str(resource), str(name)]:
+                    yield resource, name
+                case _:
+                    continue  # another version of this program wrote it
         except ValueError:
             continue  # the process died while it wrote this line
-        yield Tree(side), name, digest

@@ -8,30 +8,42 @@ import pytest
 
 from syncagent import underway
 from syncagent.model import Tree
-from syncagent.underway import UnderWay
+from syncagent.underway import Carried, UnderWay
 
 
 def test_it_survives_the_process(tmp_path: Path) -> None:
     file = tmp_path / "underway"
     first = UnderWay(file)
-    first.note(Tree.REMOTE, [(("d", "a\nb"), b"\x01"), (("c",), b"\x02")])
-    first.note(Tree.LOCAL, [(("c",), b"\x03")])
+    assert first.is_empty
+    sent = Carried(Tree.LOCAL, "a\nb", b"\x01", (1 << 64) - 1, "")
+    first.note([sent, Carried(Tree.LOCAL, "c", b"\x02", 2, "urn:2")])
+    coming = Carried(Tree.REMOTE, "c", b"\x01", 3, "urn:3")
+    first.note([coming])
     first.note_move(("d", "b"), "urn:1")
     with file.open("a") as stream:
         stream.write('["remote", "torn')  # the process died while it wrote this line
     second = UnderWay(file)
-    assert second.has(Tree.REMOTE, ("renamed by now", "a\nb"), b"\x01")
-    assert second.has(Tree.REMOTE, ("c",), b"\x02")
-    assert second.has(Tree.LOCAL, ("c",), b"\x03")
-    assert not second.has(Tree.REMOTE, ("c",), b"\x01")
-    assert not second.has(Tree.LOCAL, ("c",), b"\x02")
+    assert not second.is_empty
+    assert second.of_content(b"\x01") == (sent, coming)
+    assert second.of_inode(3) == (coming,)
+    assert second.of_inode((1 << 64) - 1) == (sent,)
+    assert not second.of_inode(4)
+    assert not second.of_content(b"\x03")
     assert second.has_moved(("elsewhere", "b"), "urn:1")
     assert not second.has_moved(("d", "b"), "urn:2")
     assert not second.has_moved(("d", "c"), "urn:1")
     second.forget()
-    assert not second.has(Tree.LOCAL, ("c",), b"\x03")
+    assert second.is_empty
+    assert not second.of_content(b"\x01")
+    assert not second.of_inode(3)
     assert not second.has_moved(("d", "b"), "urn:1")
     assert not file.exists()
+
+
+def test_what_an_earlier_version_wrote_is_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "underway"
+    file.write_text('["remote", "a", "01"]\n["local", "a", "no digest", 1, ""]\n{}\n')
+    assert UnderWay(file).is_empty
 
 
 def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,9 +51,10 @@ def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "underway"
     memory = UnderWay(file)
     for number in range(100):
-        memory.note(Tree.LOCAL, [((str(number),), bytes([number]))])
+        memory.note([Carried(Tree.REMOTE, str(number), bytes([number]), number, "")])
         assert len(file.read_text().splitlines()) <= 20
     for found in (memory, UnderWay(file)):
-        assert found.has(Tree.LOCAL, ("99",), bytes([99]))
-        assert found.has(Tree.LOCAL, ("90",), bytes([90]))
-        assert not found.has(Tree.LOCAL, ("89",), bytes([89]))
+        assert found.of_content(bytes([99]))
+        assert found.of_inode(90)
+        assert not found.of_inode(89)
+        assert not found.of_content(bytes([89]))

@@ -1,0 +1,148 @@
+"""Recognises what this device did and did not live to write down, so that it has no conflict with itself.
+
+Used by `engine` on a plan, before it is carried out. `underway` remembers which contents were being brought over; that
+one side surely has had what the other has now makes the latter the past of the former, whatever the two are called by
+now. A local file is told by its name or, if it was renamed and saved, by its inode; an entry of the server by its id.
+The journal then gets the agreement that it would have had. A wrong guess (the file system gave an inode out again)
+turns a deletion and a new file into a rename and an edit, which comes to the same. One thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+from helenite.core.errors import HeleniteError
+from syncagent import records
+from syncagent.journal import Journal
+from syncagent.model import SIDES, Kind, Node, NodeId, Place, Tree, path_of
+from syncagent.plan import Download, MakeDirectory, Move, Pair, Plan, Rescue, SetAside, Step, Upload
+from syncagent.ports import Folder
+from syncagent.rescues import was_moved
+from syncagent.underway import Carried
+
+
+def recognise(plan: Plan, journal: Journal, folder: Folder, running: Container[NodeId]) -> bool:
+    """Whether something in a plan is our own doing; it is written down, and another plan has to be made.
+
+    Args:
+        plan: not begun yet.
+        journal: what the plan was made of.
+        folder: the local side.
+        running: nodes whose content is on its way: what comes of them will be told.
+    """
+    if folder.under_way.is_empty:
+        return False
+    recognition = _Recognition(journal, folder, running)
+    return bool([step for step in plan.steps if recognition.knows(step)])
+
+
+class _Recognition:
+    def __init__(self, journal: Journal, folder: Folder, running: Container[NodeId]) -> None:
+        self._journal = journal
+        self._folder = folder
+        self._memory = folder.under_way
+        self._running = running
+
+    def knows(self, step: Step) -> bool:
+        """Whether a step answers to what we did ourselves."""
+        if isinstance(step, Pair):
+            return False
+        try:
+            node = self._journal.node(step.node)
+        except KeyError:
+            return False  # found to be one with another, a moment ago
+        match step:
+            case SetAside():
+                known = self._is_past(node, Tree.LOCAL) or self._is_past(node, Tree.REMOTE)
+            case Rescue() | Move(Tree.LOCAL):
+                known = self._is_our_move(node)
+            case Download(place=Place()) | MakeDirectory(Tree.LOCAL):
+                known = self._is_sent_from_here(node)
+            case Upload(place=Place()) | MakeDirectory(Tree.REMOTE):
+                known = self._is_fetched_from_there(node)
+            case _:
+                known = False
+        return known
+
+    def _is_past(self, node: Node, side: Tree) -> bool:
+        """Whether the other side has had what this one has."""
+        digest = self._digest(node, side)
+        for carried in () if digest is None else self._memory.of_content(digest):
+            if _proves(carried, node, side.other_side):
+                records.brought_before(self._journal, node.id, side, carried)
+                return True
+        return False
+
+    def _is_our_move(self, node: Node) -> bool:
+        """Whether the server has an entry where we put it, and it was moved or removed here since."""
+        if node.remote is None:
+            return False
+        if node.local is not None and node.ancestor is None:
+            return self._is_past(node, Tree.REMOTE)
+        path = path_of(self._journal, Tree.REMOTE, node.id)
+        is_later = node.local is None or was_moved(node, Tree.LOCAL)
+        if not is_later or not self._memory.has_moved(path, node.remote.stamp.resource):
+            return False
+        records.moved_before(self._journal, node.id)
+        return True
+
+    def _is_sent_from_here(self, node: Node) -> bool:
+        """Whether what the server alone has was sent from a local entry that has another name by now, and is saved."""
+        if node.remote is None or node.local is not None:
+            return False
+        digest = b"" if node.kind is Kind.DIRECTORY else node.remote.digest
+        for carried in () if digest is None else self._memory.of_content(digest):
+            if carried.had is Tree.LOCAL and carried.name == node.remote.place.name:
+                for local in self._strangers(carried.inode, node.kind):
+                    records.pair(self._journal, local.id, node.id)
+                    records.brought_before(self._journal, local.id, Tree.REMOTE, carried)
+                    return True
+        return False
+
+    def _strangers(self, inode: int, kind: Kind) -> Iterator[Node]:
+        """Local entries with this inode of which the server knows nothing."""
+        for node in self._journal.find_inode(inode):
+            is_here = node.local is not None and node.local.stamp.inode == inode and node.kind is kind
+            if is_here and node.remote is None and node.ancestor is None and node.id not in self._running:
+                yield node
+
+    def _is_fetched_from_there(self, node: Node) -> bool:
+        """Whether what only the local disk has was put there for an entry that has another name by now."""
+        if node.local is None or node.remote is not None or node.ancestor is not None:
+            return False
+        for carried in self._memory.of_inode(node.local.stamp.inode):
+            there = self._journal.find_resource(carried.resource)
+            if there is None or there.local is not None or there.kind is not node.kind or there.id in self._running:
+                continue
+            records.pair(self._journal, node.id, there.id)
+            both = self._journal.node(node.id)
+            side = next((side for side in SIDES if self._digest(both, side) == carried.digest), None)
+            if side is not None:
+                records.brought_before(self._journal, node.id, side, carried)
+            return True  # else both were changed since, and the planner will say so
+        return False
+
+    def _digest(self, node: Node, side: Tree) -> bytes | None:
+        """Of what a side holds, if that can be known now; empty for a directory."""
+        if node.kind is Kind.DIRECTORY:
+            return b""
+        if side is Tree.REMOTE:
+            return None if node.remote is None else node.remote.digest
+        assert node.local is not None
+        try:
+            path = path_of(self._journal, Tree.LOCAL, node.id)
+            return node.local.digest or self._folder.digest(path, node.local.stamp)
+        except HeleniteError:
+            return None  # it was changed a moment ago: let the next look decide
+
+
+def _proves(carried: Carried, node: Node, side: Tree) -> bool:
+    """Whether what was carried had to do with this node, and this side of it surely has had it."""
+    assert node.local is not None
+    assert node.remote is not None
+    is_in_place = carried.inode == node.local.stamp.inode
+    if side is Tree.LOCAL and is_in_place:
+        return True  # even what was only about to be put in place
+    names = (node.local.place.name, node.remote.place.name)
+    is_it = is_in_place or carried.name in names or carried.resource == node.remote.stamp.resource
+    return carried.had is side and is_it
