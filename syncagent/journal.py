@@ -7,7 +7,8 @@ no log of intentions, and losing the last commits in a power cut (WAL, synchrono
 what a commit speaks of on the local disk was flushed before it.
 
 A journal that cannot be read is set aside under another name and a new one begins; then nothing is known to have been
-agreed, nothing counts as deleted, and the first sync unites both sides.
+agreed, nothing counts as deleted, and the first sync unites both sides. One of an older program is upgraded, in one
+transaction; one of a newer program is left alone and not worked with.
 
 One thread at a time. Nodes are cached, up to CACHE_MAX.
 """
@@ -22,6 +23,7 @@ from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
 
+from helenite.core.errors import ConfigurationError
 from syncagent.model import (
     SIDES,
     AgreedState,
@@ -36,7 +38,7 @@ from syncagent.model import (
     Tree,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 CACHE_MAX = 10_000
 """Nodes in memory: about 10 MB; more than are planned at a time, with the directories above them."""
 TWIN_BYTES_MIN = 256 << 10
@@ -55,6 +57,7 @@ _COLUMNS = (
     " r_parent, r_name, r_digest, r_resource, r_etag, r_size, r_mtime, r_executable, r_walked"
 )
 _NAMES = [name.strip() for name in _COLUMNS.split(",")]
+_INDEX_SIZES = f"CREATE INDEX IF NOT EXISTS agreed_size ON node (a_size) WHERE a_size >= {TWIN_BYTES_MIN}"
 _CREATE = f"""
 CREATE TABLE node ({_COLUMNS.replace("id,", "id INTEGER PRIMARY KEY,", 1)});
 CREATE UNIQUE INDEX local_place ON node (l_parent, l_name) WHERE l_parent IS NOT NULL;
@@ -65,10 +68,12 @@ CREATE INDEX missing_inode ON node (a_inode) WHERE l_parent IS NULL AND a_inode 
 CREATE INDEX missing_place ON node (a_parent, a_name) WHERE l_parent IS NULL OR r_parent IS NULL;
 CREATE INDEX unsettled ON node (id) WHERE settled = 0;
 CREATE INDEX conflict_copy ON node (id) WHERE {CONFLICT_COPY};
+{_INDEX_SIZES};
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 PRAGMA user_version = {SCHEMA};
 """
-_INDEX_SIZES = f"CREATE INDEX IF NOT EXISTS agreed_size ON node (a_size) WHERE a_size >= {TWIN_BYTES_MIN}"
+_UPGRADES = {1: _INDEX_SIZES}
+"""What makes of each older schema the next one."""
 _PUT = f"INSERT INTO node ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"
 _GROUPS = {Tree.ANCESTOR: slice(3, 16), Tree.LOCAL: slice(16, 24), Tree.REMOTE: slice(24, 33)}
 """Which columns hold a node's state in which tree."""
@@ -301,7 +306,10 @@ class Journal:
 
 
 def open_journal(path: FilePath, set_aside_as: str) -> Journal:
-    """Open the journal, or begin a new one; one that is damaged is kept beside it under the name `set_aside_as`."""
+    """Open the journal, or begin a new one; one that is damaged is kept beside it under the name `set_aside_as`.
+
+    ConfigurationError when a newer program has written it.
+    """
     if path.exists():
         try:
             return Journal(_connect(path), is_new=False)
@@ -320,11 +328,15 @@ def _connect(path: FilePath) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA:
+            raise ConfigurationError(
+                f"the journal {path} is of a newer version of Helenite (schema {version}; this one reads {SCHEMA}): "
+                "run that version, or remove the folder from the agent and add it again"
+            )
         if version == 0:
             connection.executescript(f"BEGIN; {_CREATE} COMMIT;")
-        elif version != SCHEMA:
-            raise sqlite3.DatabaseError(f"schema {version}, this program reads {SCHEMA}")
-        connection.execute(_INDEX_SIZES)
+        for old in range(version or SCHEMA, SCHEMA):
+            connection.executescript(f"BEGIN; {_UPGRADES[old]}; PRAGMA user_version = {old + 1}; COMMIT;")
         problems = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problems != "ok":
             raise sqlite3.DatabaseError(problems)

@@ -2,8 +2,9 @@
 
 Used by `engine`. A file is quiet when it has not changed for QUIET_S, however long it took to write it; one that was
 let go and changed before it had been brought over has to be quiet for longer and longer, so that a file that grows with
-pauses is not sent again and again. A name that vanished may be back in a moment: some
-programs save that way. After a failure the wait doubles. Times are monotonic seconds, given by the caller. Pure.
+pauses is not sent again and again. A name that vanished may be back in a moment: some programs save that way, and what
+is renamed while a look goes on may be seen nowhere. After a failure the wait doubles. Times are monotonic seconds,
+given by the caller. Pure.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class Patience:
     def _look(self, node: Node, now: float, now_ms: int) -> _Watched | None:
         """How long a node has been as it is on the local disk, if it differs there from what was agreed."""
         stamp = None if node.local is None else node.local.stamp
-        if node.kind is Kind.DIRECTORY or (node.local is None and node.ancestor is None):
+        has_nothing_to_wait_for = node.ancestor is None if stamp is None else node.kind is Kind.DIRECTORY
+        if has_nothing_to_wait_for:
             return None
         if stamp is not None and node.ancestor is not None and node.ancestor.local == stamp:
             return None

@@ -109,9 +109,10 @@ def test_a_file_that_nobody_touched_for_long_is_quiet_at_once() -> None:
     assert Patience().held([file(1)], 100.0, 3_600_000) == set()
 
 
-def test_what_vanished_may_come_back() -> None:
-    story = Story().agreed("a").remove(Tree.LOCAL, "a")
-    node = story.forest.nodes[story.find(Tree.REMOTE, "a")]
+@pytest.mark.parametrize("path", ["a", "d/"])
+def test_what_vanished_may_come_back(path: str) -> None:
+    story = Story().agreed(path).remove(Tree.LOCAL, path)
+    node = story.forest.nodes[story.find(Tree.REMOTE, path)]
     patience = Patience()
     assert patience.held([node], 100.0, FRESH_MS) == {node.id}
     assert patience.held([node], 100.0 + VANISHED_S, FRESH_MS) == set()

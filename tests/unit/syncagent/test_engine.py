@@ -77,6 +77,25 @@ def test_a_file_that_vanishes_for_a_moment_is_not_deleted(world: World, agent: A
     assert requests_of(server, world.settle) == {"store": 1}
 
 
+def test_a_directory_that_vanishes_for_a_moment_is_not_made_again(
+    world: World, agent: Agent, server: MemoryServer
+) -> None:
+    """As one does that is renamed between the looks at its parent and at itself; what is new in it there waits."""
+    write(agent, "d/a")
+    world.settle()
+    server.put(("d", "new"), b"2")
+    directory = server._find(("d",))
+    (agent.root / "d").rename(agent.root.parent / "elsewhere")
+    report = agent.cycle("")
+    assert not report.steps
+    assert report.wake_at is not None
+    (agent.root.parent / "elsewhere").rename(agent.root / "e")
+    world.settle()
+    world.check()
+    assert server.listing() == {"e": None, "e/a": b"1", "e/new": b"2"}
+    assert server._find(("e",)) is directory
+
+
 def test_a_file_that_is_moved_and_changed(world: World, agent: Agent, server: MemoryServer) -> None:
     file = write(agent, "a", b"old")
     world.settle()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from helenite.core.errors import ConfigurationError
+from syncagent import journal as journal_module
 from syncagent.journal import TWIN_BYTES_MIN, Journal, open_journal
 from syncagent.model import (
     AgreedState,
@@ -203,7 +205,53 @@ def test_a_zeroed_page_is_found(journal: Journal, file: Path, at: float) -> None
     assert (file.parent / "damaged").exists()
 
 
-def test_another_schema_is_not_read(journal: Journal, file: Path) -> None:
+def test_a_journal_of_an_older_program_is_upgraded(journal: Journal, file: Path) -> None:
+    journal.put(full(1, "a"))
+    fresh = schema_of(journal)
+    as_older_program(journal)
+    assert schema_of(journal) != fresh
+    journal.close()
+    for _ in range(2):
+        again = open_journal(file, "damaged")
+        assert not again.is_new
+        assert again.node(NodeId(1)) == full(1, "a")
+        assert schema_of(again) == fresh
+        again.close()
+
+
+def test_an_upgrade_that_fails_halfway_changes_nothing(
+    journal: Journal, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.put(full(1, "a"))
+    as_older_program(journal)
+    old = schema_of(journal)
+    journal.close()
+    with monkeypatch.context() as inner:
+        inner.setitem(journal_module._UPGRADES, 1, f"{journal_module._UPGRADES[1]}; CREATE TABLE node (again)")
+        connection = sqlite3.connect(file)
+        with pytest.raises(sqlite3.OperationalError):
+            journal_module._connect(file)
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert schema_of(Journal(connection, is_new=False)) == old
+        connection.close()
+    assert not open_journal(file, "damaged").is_new
+
+
+def test_a_journal_of_a_newer_program_is_left_alone(journal: Journal, file: Path) -> None:
+    journal.put(full(1, "a"))
     journal._connection.execute("PRAGMA user_version = 99")
     journal.close()
-    assert open_journal(file, "damaged").is_new
+    before = file.read_bytes()
+    with pytest.raises(ConfigurationError, match=r"newer version of Helenite \(schema 99; this one reads \d+\)"):
+        open_journal(file, "damaged")
+    assert file.read_bytes() == before
+    assert not (file.parent / "damaged").exists()
+
+
+def as_older_program(journal: Journal) -> None:
+    """What a program with the first schema would have left."""
+    journal._connection.executescript("DROP INDEX agreed_size; PRAGMA user_version = 1;")
+
+
+def schema_of(journal: Journal) -> set[str | None]:
+    return {row[0] for row in journal._connection.execute("SELECT sql FROM sqlite_schema")}
