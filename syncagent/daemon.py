@@ -47,6 +47,8 @@ WATCH_S = 25.0
 HOUSEKEEPING_S = 3600.0
 SIGNAL_S = 0.5
 """Some systems hand over a signal only between two waits."""
+AWAY_S = 10.0
+"""So long this process does not run only when the machine sleeps, or as good as does (or its clock was set)."""
 DECISIONS = {"allow": Engine.allow_deletions, "undo": Engine.undo_deletions, "start-over": Engine.start_over}
 """What a person can say to a stop."""
 
@@ -85,12 +87,23 @@ class Daemon:
             if self._companion is not None:
                 self._companion.start()
             log.info("the agent runs, with %d folders", len(self._runners))
-            while not stopping.wait(SIGNAL_S):
-                pass
+            self._mind(stopping)
             control.stop()
             self._tools.bell.end()
             housekeeping.stop(0)
             self._stop()
+
+    def _mind(self, stopping: threading.Event) -> None:
+        """Wait for the end. When the machine has slept meanwhile, nobody may have told what changed."""
+        seen_ms = self._clock.now_ms()
+        while not stopping.wait(SIGNAL_S):
+            before_ms, seen_ms = seen_ms, self._clock.now_ms()
+            if seen_ms - before_ms > AWAY_S * 1000:
+                log.info("back after %d s: looking everywhere", (seen_ms - before_ms) // 1000)
+                with self._lock:
+                    runners = list(self._runners.values())
+                for runner in runners:
+                    runner.sync_now()
 
     def _stop(self) -> None:
         for throttle in (self._tools.throttles.up, self._tools.throttles.down):

@@ -19,23 +19,22 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
 
 from helenite.core.errors import ConfigurationError
-from syncagent.model import (
-    SIDES,
-    AgreedState,
-    Kind,
-    LocalStamp,
-    LocalState,
-    Node,
-    NodeId,
-    Place,
-    RemoteStamp,
-    RemoteState,
-    Tree,
+from syncagent.model import SIDES, Kind, Node, NodeId, Place, Tree
+from syncagent.rows import (
+    COLUMNS,
+    GROUPS,
+    NAMES,
+    agreed_row,
+    from_row,
+    local_state_row,
+    remote_state_row,
+    signed,
+    to_row,
+    update,
 )
 
 SCHEMA = 2
@@ -49,17 +48,9 @@ TWINS_MAX = 16
 CONFLICT_COPY = "l_name IS NOT NULL AND (instr(l_name, ' (conflicted copy ') OR instr(l_name, ' (case conflict '))"
 """Narrows the search for conflict copies to names that may be some; an index holds them."""
 
-_COLUMNS = (
-    "id, settled, kind,"
-    " a_parent, a_name, a_digest, a_inode, a_size, a_mtime, a_ctime, a_executable,"
-    " a_resource, a_etag, a_remote_size, a_remote_mtime, a_remote_executable,"
-    " l_parent, l_name, l_digest, l_inode, l_size, l_mtime, l_ctime, l_executable,"
-    " r_parent, r_name, r_digest, r_resource, r_etag, r_size, r_mtime, r_executable, r_walked"
-)
-_NAMES = [name.strip() for name in _COLUMNS.split(",")]
 _INDEX_SIZES = f"CREATE INDEX IF NOT EXISTS agreed_size ON node (a_size) WHERE a_size >= {TWIN_BYTES_MIN}"
 _CREATE = f"""
-CREATE TABLE node ({_COLUMNS.replace("id,", "id INTEGER PRIMARY KEY,", 1)});
+CREATE TABLE node ({COLUMNS.replace("id,", "id INTEGER PRIMARY KEY,", 1)});
 CREATE UNIQUE INDEX local_place ON node (l_parent, l_name) WHERE l_parent IS NOT NULL;
 CREATE UNIQUE INDEX remote_place ON node (r_parent, r_name) WHERE r_parent IS NOT NULL;
 CREATE UNIQUE INDEX remote_resource ON node (r_resource) WHERE r_resource IS NOT NULL;
@@ -74,9 +65,7 @@ PRAGMA user_version = {SCHEMA};
 """
 _UPGRADES = {1: _INDEX_SIZES}
 """What makes of each older schema the next one."""
-_PUT = f"INSERT INTO node ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"
-_GROUPS = {Tree.ANCESTOR: slice(3, 16), Tree.LOCAL: slice(16, 24), Tree.REMOTE: slice(24, 33)}
-"""Which columns hold a node's state in which tree."""
+_PUT = f"INSERT INTO node ({COLUMNS}) VALUES ({', '.join('?' * len(NAMES))})"
 _PREFIX = {Tree.LOCAL: "l", Tree.REMOTE: "r"}
 
 
@@ -119,7 +108,7 @@ class Journal:
     def node(self, node: NodeId) -> Node:
         found = self._cache.get(node)
         if found is None and node not in self._unborn:
-            found = self._one(f"SELECT {_COLUMNS} FROM node WHERE id = ?", node)
+            found = self._one(f"SELECT {COLUMNS} FROM node WHERE id = ?", node)
         if found is None:
             raise KeyError(node)
         return found
@@ -137,7 +126,7 @@ class Journal:
 
     def children_nodes(self, side: Tree, parent: NodeId) -> list[Node]:
         """As `children`, in one query."""
-        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM node WHERE {_PREFIX[side]}_parent = ?", (parent,))
+        rows = self._connection.execute(f"SELECT {COLUMNS} FROM node WHERE {_PREFIX[side]}_parent = ?", (parent,))
         return [self._remember(row) for row in rows]
 
     def subtree(self, side: Tree, top: NodeId) -> Iterator[Node]:
@@ -160,20 +149,20 @@ class Journal:
 
     def find_resource(self, resource: str) -> Node | None:
         """The node that has this id on the server."""
-        return self._one(f"SELECT {_COLUMNS} FROM node WHERE r_resource = ?", resource)
+        return self._one(f"SELECT {COLUMNS} FROM node WHERE r_resource = ?", resource)
 
     def find_inode(self, inode: int) -> list[Node]:
         """The nodes that have this inode, or had it when they were last seen."""
-        present = f"SELECT {_COLUMNS} FROM node WHERE l_inode = ?"
-        missing = f"SELECT {_COLUMNS} FROM node WHERE a_inode = ? AND l_parent IS NULL"
-        known = (_signed(inode),)
+        present = f"SELECT {COLUMNS} FROM node WHERE l_inode = ?"
+        missing = f"SELECT {COLUMNS} FROM node WHERE a_inode = ? AND l_parent IS NULL"
+        known = (signed(inode),)
         rows = [*self._connection.execute(present, known), *self._connection.execute(missing, known)]
         return [self._remember(row) for row in rows]
 
     def find_missing(self, side: Tree, place: Place, kind: Kind) -> Node | None:
         """A node of this kind that was agreed to be at this place and is not on this side now."""
         return self._one(
-            f"SELECT {_COLUMNS} FROM node WHERE a_parent = ? AND a_name = ? AND kind = ?"
+            f"SELECT {COLUMNS} FROM node WHERE a_parent = ? AND a_name = ? AND kind = ?"
             f" AND (l_parent IS NULL OR r_parent IS NULL) AND {_PREFIX[side]}_parent IS NULL LIMIT 1",
             place.parent,
             place.name,
@@ -182,13 +171,13 @@ class Journal:
 
     def conflict_copies(self) -> list[Node]:
         """The local nodes whose names may be those of conflict copies."""
-        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM node WHERE {CONFLICT_COPY}")
+        rows = self._connection.execute(f"SELECT {COLUMNS} FROM node WHERE {CONFLICT_COPY}")
         return [self._remember(row) for row in rows]
 
     def find_twins(self, size: int) -> list[Node]:
         """Some settled files of this size, at least TWIN_BYTES_MIN: perhaps with content that need not travel again."""
         rows = self._connection.execute(
-            f"SELECT {_COLUMNS} FROM node WHERE a_size = ? AND a_size >= {TWIN_BYTES_MIN} AND settled = 1 AND kind = ?"
+            f"SELECT {COLUMNS} FROM node WHERE a_size = ? AND a_size >= {TWIN_BYTES_MIN} AND settled = 1 AND kind = ?"
             f" LIMIT {TWINS_MAX}",
             (size, Kind.FILE),
         )
@@ -243,17 +232,17 @@ class Journal:
             self._cache.pop(node.id, None)
             return
         if old is None:
-            self._connection.execute(_PUT, _to_row(node))
+            self._connection.execute(_PUT, to_row(node))
             self._unborn.discard(node.id)
         else:
             agrees, is_here, is_there = (
                 node.ancestor != old.ancestor, node.local != old.local, node.remote != old.remote,
             )  # fmt: skip
             values: list[object] = [node.is_settled]
-            values += _agreed_row(node.ancestor) if agrees else ()
-            values += _local_state_row(node.local) if is_here else ()
-            values += _remote_state_row(node.remote) if is_there else ()
-            self._connection.execute(_update(agrees=agrees, local=is_here, remote=is_there), (*values, node.id))
+            values += agreed_row(node.ancestor) if agrees else ()
+            values += local_state_row(node.local) if is_here else ()
+            values += remote_state_row(node.remote) if is_there else ()
+            self._connection.execute(update(agrees=agrees, local=is_here, remote=is_there), (*values, node.id))
         self._remember_node(node)
 
     def forget_tree(self, top: NodeId) -> None:
@@ -270,7 +259,7 @@ class Journal:
 
     def forget_agreements(self) -> None:
         """Begin again as if nothing had been agreed: then nothing counts as deleted, and both sides are united."""
-        nothing = ", ".join(f"{name} = NULL" for name in _NAMES[_GROUPS[Tree.ANCESTOR]])
+        nothing = ", ".join(f"{name} = NULL" for name in NAMES[GROUPS[Tree.ANCESTOR]])
         with self.transaction():
             self._connection.execute(f"UPDATE node SET settled = 0, {nothing}")
             self._connection.execute("DELETE FROM node WHERE l_parent IS NULL AND r_parent IS NULL")
@@ -293,7 +282,7 @@ class Journal:
         return None if row is None else self._remember(row)
 
     def _remember(self, row: tuple[Any, ...]) -> Node:
-        return self._cache.get(row[0]) or self._remember_node(_from_row(row))
+        return self._cache.get(row[0]) or self._remember_node(from_row(row))
 
     def _remember_node(self, node: Node) -> Node:
         if len(self._cache) >= CACHE_MAX:
@@ -348,71 +337,3 @@ def _connect(path: FilePath) -> sqlite3.Connection:
 
 def _first(rows: Iterable[tuple[Any, ...]]) -> NodeId | None:
     return next((NodeId(row[0]) for row in rows), None)
-
-
-@cache
-def _update(*, agrees: bool, local: bool, remote: bool) -> str:
-    """Only the columns of states that changed are written, with their indexes."""
-    trees = [tree for tree, is_other in zip(Tree, (agrees, local, remote), strict=True) if is_other]
-    columns = [name for tree in trees for name in _NAMES[_GROUPS[tree]]]
-    return f"UPDATE node SET settled = ?{''.join(f', {name} = ?' for name in columns)} WHERE id = ?"
-
-
-def _to_row(node: Node) -> tuple[object, ...]:
-    return (
-        node.id,
-        node.is_settled,
-        node.kind,
-        *_agreed_row(node.ancestor),
-        *_local_state_row(node.local),
-        *_remote_state_row(node.remote),
-    )
-
-
-def _agreed_row(state: AgreedState | None) -> tuple[object, ...]:
-    if state is None:
-        return (None,) * 13
-    return (*state.place, state.digest, *_local_row(state.local), *_remote_row(state.remote))
-
-
-def _local_state_row(state: LocalState | None) -> tuple[object, ...]:
-    return (None,) * 8 if state is None else (*state.place, state.digest, *_local_row(state.stamp))
-
-
-def _remote_state_row(state: RemoteState | None) -> tuple[object, ...]:
-    return (None,) * 9 if state is None else (*state.place, state.digest, *_remote_row(state.stamp), state.walked)
-
-
-def _signed(inode: int) -> int:
-    """SQLite's integers are signed; the inodes of some file systems use all 64 bits."""
-    return inode - (1 << 64) if inode >= 1 << 63 else inode
-
-
-def _local_row(stamp: LocalStamp) -> tuple[object, ...]:
-    return _signed(stamp.inode), stamp.size, stamp.mtime_ns, stamp.ctime_ns, stamp.executable
-
-
-def _remote_row(stamp: RemoteStamp) -> tuple[object, ...]:
-    return stamp.resource, stamp.etag, stamp.size, stamp.mtime_ms, stamp.executable
-
-
-def _from_row(row: tuple[Any, ...]) -> Node:
-    kind = Kind(row[2])
-    agreed = local = remote = None
-    if row[3] is not None:
-        agreed = AgreedState(Place(row[3], row[4]), kind, row[5], _local_stamp(row[6:11]), _remote_stamp(row[11:16]))
-    if row[16] is not None:
-        local = LocalState(Place(row[16], row[17]), kind, _local_stamp(row[19:24]), row[18])
-    if row[24] is not None:
-        remote = RemoteState(Place(row[24], row[25]), kind, _remote_stamp(row[27:32]), row[26], row[32])
-    return Node(NodeId(row[0]), agreed, local, remote)
-
-
-def _local_stamp(row: tuple[Any, ...]) -> LocalStamp:
-    inode, size, mtime_ns, ctime_ns, executable = row
-    return LocalStamp(inode + (1 << 64) if inode < 0 else inode, size, mtime_ns, ctime_ns, bool(executable))
-
-
-def _remote_stamp(row: tuple[Any, ...]) -> RemoteStamp:
-    resource, etag, size, mtime_ms, executable = row
-    return RemoteStamp(resource, etag, size, mtime_ms, None if executable is None else bool(executable))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,11 +19,23 @@ from syncagent.control import ask
 from syncagent.daemon import Daemon
 from syncagent.engine import Engine, Report
 from syncagent.names import STATE_DIRECTORY
+from syncagent.remote import WebDavRemote
 from syncagent.settings import AgentSettings, Home, PairSettings
 from syncagent.status import AgentStatus, Mood, PairStatus, parse_status
+from syncagent.watcher import FolderWatch
 from tests.support.gateways import our_gateway
 from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.waiting import wait_until
+
+
+class JumpingClock(Clock):
+    """Wall time that can leap, as it does when a machine wakes up; monotonic time stood still meanwhile."""
+
+    def __init__(self) -> None:
+        self.slept_s = 0.0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + int(self.slept_s * 1000)
 
 
 class Running:
@@ -33,7 +46,7 @@ class Running:
         self.folder = base / "folder"
         self.folder.mkdir()
         self.pair = PairSettings("p1", f"{url}/home", str(self.folder))
-        self.clock = Clock()
+        self.clock = JumpingClock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.keep(self.pair)
@@ -206,6 +219,44 @@ def test_an_hour_later_the_trash_is_emptied(
     running.keep(running.pair, trash_days=3)
     ask(running.home, "reload")
     wait_until(lambda: not young.exists())
+
+
+def test_after_a_sleep_of_the_machine_everything_is_looked_at(
+    running: Running, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What changed meanwhile was told to nobody, on either side."""
+    running.settles()
+    monkeypatch.setattr(FolderWatch, "hear", lambda *_: None)
+    monkeypatch.setattr(WebDavRemote, "wait", lambda *_: False)
+    (running.folder / "here").write_bytes(b"1")
+    fs.make_directory(("home", "there"))
+    cycles = running.pair_status.cycles
+    assert running.pair_status.is_settled
+    running.clock.slept_s = 3_600.0
+    wait_until((running.folder / "there").exists, 20)
+    wait_until(lambda: "here" in names(fs), 20)
+    running.settles()
+    assert running.pair_status.cycles > cycles
+
+
+def test_a_journal_of_a_newer_program_needs_a_person(running: Running, fs: MemoryFileSystem) -> None:
+    running.settles()
+    running.stop()
+    journal = sqlite3.connect(running.home.pair_dir("p1") / "journal")
+    version = journal.execute("PRAGMA user_version").fetchone()[0]
+    journal.execute("PRAGMA user_version = 99")
+    (running.folder / "a").write_bytes(b"1")
+    running._stopping.clear()
+    running.start()
+    wait_until(lambda: running.pair_status.mood is Mood.ATTENTION, 20)
+    assert "newer version of Helenite (schema 99; this one reads" in running.pair_status.problem
+    with pytest.raises(ConfigurationError, match="newer version"):
+        ask(running.home, "conflicts")
+    assert not names(fs)
+    journal.execute(f"PRAGMA user_version = {version}")
+    journal.close()
+    running.settles()
+    assert names(fs) == {"a"}
 
 
 def test_commands_that_make_no_sense(running: Running) -> None:
