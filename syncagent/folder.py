@@ -39,7 +39,7 @@ from syncagent.model import Kind, LocalStamp
 from syncagent.names import STATE_DIRECTORY
 from syncagent.ports import Attributes, Content, Listing, Seen
 from syncagent.renames import exchange, move_to_free_name
-from syncagent.underway import UnderWay
+from syncagent.underway import UnderWay, find_boot
 
 READ_BYTES = 1 << 20
 """Pieces in which files are hashed."""
@@ -84,7 +84,7 @@ class LocalFolder:
         self._staging = os.path.join(self._state, "staging")
         self._trash = os.path.join(self._state, "trash")
         self._numbers = itertools.count()
-        self.under_way = UnderWay(FilePath(self._state, "underway"))
+        self.under_way = UnderWay(FilePath(self._state, "underway"), find_boot())
 
     # The folder itself
 

@@ -5,8 +5,10 @@ know; one that dies after it has put a download in place finds a file that it do
 renamed meanwhile, here or there, that would look like a conflict, of the device with itself. So each upload is noted,
 in a file of the folder's own directory, before it is sent, and each download before it is put in place, with all that
 tells the file again: name, content, inode and id on the server. What that proves is decided in `recognition`. Moves on
-the server are noted likewise: who renames an entry again has not moved it against somebody else. Losing the file costs
-a conflict copy or a name, so it is not flushed.
+the server are noted likewise: who renames an entry again has not moved it against somebody else.
+
+Losing the file costs a conflict copy or a name, so it is not flushed. After a power cut it counts as lost: what this
+device had by then may be gone from its disk, and an emptied file must not look like a person's edit of it.
 
 Kept by `folder`. Any thread: one lock guards the file and the memory.
 """
@@ -49,8 +51,10 @@ _Moved = tuple[str, str]
 class UnderWay:
     """What is on its way, of one pair."""
 
-    def __init__(self, file: FilePath) -> None:
+    def __init__(self, file: FilePath, boot: str) -> None:
+        """`boot` tells one start of the machine from another; empty: unknown, and no earlier process is believed."""
         self._file = file
+        self._boot = boot
         self._lock = threading.Lock()
         self._kept: deque[Carried | _Moved] | None = None  # as in the file; None: not read yet
         self._by_content: defaultdict[bytes, list[Carried]] | None = None  # None: to be made of what is kept
@@ -98,9 +102,9 @@ class UnderWay:
             kept = self._load()
             kept.extend(fresh)
             self._by_content = None
-            if self._lines + len(fresh) > 2 * KEPT_MAX:
-                self._file.write_text("".join(map(_line, kept)), encoding="utf-8")
-                self._lines = len(kept)
+            if not self._lines or self._lines + len(fresh) > 2 * KEPT_MAX:
+                self._file.write_text("".join([f"{self._boot}\n", *map(_line, kept)]), encoding="utf-8")
+                self._lines = 1 + len(kept)
                 return
             with self._file.open("a", encoding="utf-8") as stream:
                 stream.writelines(map(_line, fresh))
@@ -112,7 +116,9 @@ class UnderWay:
                 lines = self._file.read_text(encoding="utf-8").splitlines()
             except FileNotFoundError:
                 lines = []
-            self._kept, self._lines = deque(_parse(lines), KEPT_MAX), len(lines)
+            if not self._boot or lines[:1] != [self._boot]:
+                lines = []  # what there is is written over
+            self._kept, self._lines = deque(_parse(lines[1:]), KEPT_MAX), len(lines)
         return self._kept
 
     def _index(self) -> defaultdict[bytes, list[Carried]]:
@@ -123,6 +129,14 @@ class UnderWay:
                     self._by_content[carried.digest].append(carried)
                     self._by_inode[carried.inode].append(carried)
         return self._by_content
+
+
+def find_boot() -> str:
+    """The id that Linux gives to each start of the machine; empty elsewhere."""
+    try:
+        return FilePath("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _line(noted: Carried | _Moved) -> str:

@@ -13,7 +13,7 @@ from syncagent.underway import Carried, UnderWay
 
 def test_it_survives_the_process(tmp_path: Path) -> None:
     file = tmp_path / "underway"
-    first = UnderWay(file)
+    first = UnderWay(file, "boot")
     assert first.is_empty
     sent = Carried(Tree.LOCAL, "a\nb", b"\x01", (1 << 64) - 1, "")
     first.note([sent, Carried(Tree.LOCAL, "c", b"\x02", 2, "urn:2")])
@@ -22,7 +22,7 @@ def test_it_survives_the_process(tmp_path: Path) -> None:
     first.note_move(("d", "b"), "urn:1")
     with file.open("a") as stream:
         stream.write('["remote", "torn')  # the process died while it wrote this line
-    second = UnderWay(file)
+    second = UnderWay(file, "boot")
     assert not second.is_empty
     assert second.of_content(b"\x01") == (sent, coming)
     assert second.of_inode(3) == (coming,)
@@ -42,18 +42,32 @@ def test_it_survives_the_process(tmp_path: Path) -> None:
 
 def test_what_an_earlier_version_wrote_is_nothing(tmp_path: Path) -> None:
     file = tmp_path / "underway"
-    file.write_text('["remote", "a", "01"]\n["local", "a", "no digest", 1, ""]\n{}\n')
-    assert UnderWay(file).is_empty
+    file.write_text('boot\n["remote", "a", "01"]\n["local", "a", "no digest", 1, ""]\n{}\n')
+    assert UnderWay(file, "boot").is_empty
+
+
+@pytest.mark.parametrize("boot", ["another boot", ""])
+def test_after_a_power_cut_it_is_nothing(tmp_path: Path, boot: str) -> None:
+    file = tmp_path / "underway"
+    carried = Carried(Tree.LOCAL, "a", b"\x01", 1, "")
+    UnderWay(file, "boot").note([carried])
+    UnderWay(file, "boot").note_move(("b",), "urn:1")
+    later = UnderWay(file, boot)
+    assert later.is_empty
+    later.note([carried])
+    assert later.of_inode(1) == (carried,)
+    assert not UnderWay(file, boot).has_moved(("b",), "urn:1")
+    assert UnderWay(file, boot).is_empty is (boot == "")
 
 
 def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(underway, "KEPT_MAX", 10)
     file = tmp_path / "underway"
-    memory = UnderWay(file)
+    memory = UnderWay(file, "boot")
     for number in range(100):
         memory.note([Carried(Tree.REMOTE, str(number), bytes([number]), number, "")])
-        assert len(file.read_text().splitlines()) <= 20
-    for found in (memory, UnderWay(file)):
+        assert len(file.read_text().splitlines()) <= 21
+    for found in (memory, UnderWay(file, "boot")):
         assert found.of_content(bytes([99]))
         assert found.of_inode(90)
         assert not found.of_inode(89)
