@@ -7,6 +7,7 @@ comes down is staged. Small files travel together where the server takes bundles
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -111,6 +112,17 @@ class Incoming:
     def wanted(self) -> Fetching:
         """As the server's port takes it."""
         return Fetching(self.source, self.stamp, self.staging)
+
+    @property
+    def revision(self) -> tuple[str, str]:
+        """Which content it is of: resource id and ETag."""
+        return self.stamp.resource, self.stamp.etag
+
+    def discard(self) -> None:
+        """Remove what is staged of it, also beside what it was copied from (`downloads`)."""
+        for staged in self.staging.parent.glob(f"{self.staging.name}*"):
+            with suppress(OSError):  # it goes when it is old (`folder`)
+                staged.unlink()
 
     def arrived(self, digest: bytes) -> Fetched:
         """What has come of it; DigestMismatchError when it is not what the server describes."""

@@ -101,7 +101,7 @@ class Partwise:
                 self._drafts.save(upload.draft)
             upload.expect_unchanged()
             return self._publish(path, upload, replaces, dated)
-        except (PreconditionFailedError, EntryExistsError, InvalidRequestError):
+        except (PreconditionFailedError, EntryExistsError, EntryNotFoundError, InvalidRequestError):
             self._give_up(upload.draft)  # it cannot become what it was to be
             raise
 

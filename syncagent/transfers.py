@@ -93,6 +93,7 @@ class Transfers:
         self._loads: list[_Load] = []
         self._arrived: deque[tuple[Cargo, Result]] = deque()  # and not yet taken over
         self._running: set[NodeId] = set()
+        self._begun: dict[NodeId, Incoming] = {}  # what is staged of downloads, and not in place
         self._overlaps = Overlaps()
         self._counts: Counter[bool] = Counter()  # of large ones and of others
         self._outgoing: list[Outgoing] = []  # these two wait for company
@@ -106,7 +107,15 @@ class Transfers:
     def cancel(self) -> None:
         """Wait for what is under way, and let nothing else begin; what has arrived is not taken over."""
         wait([load.future for load in self._loads if not load.future.cancel()])
-        for held in (self._loads, self._arrived, self._outgoing, self._incoming, self._running, self._counts):
+        for held in (
+            self._loads,
+            self._arrived,
+            self._outgoing,
+            self._incoming,
+            self._running,
+            self._counts,
+            self._begun,
+        ):
             held.clear()
         self._overlaps.clear()
 
@@ -121,6 +130,8 @@ class Transfers:
         self._running.add(step.node)
         if isinstance(cargo, Outgoing):
             self._overlaps.begin(step.node, self._journal.fact(observe.TOKEN) or "")
+        else:
+            self._begun[step.node] = cargo
         self._counts[is_large] += 1
         if cargo.travels_in_company and self._remote.group_max() > 1:
             self._join(cargo)
@@ -147,10 +158,27 @@ class Transfers:
                     observe.ask_again(self._journal, cargo.place.parent, since)
                     arrival = replace(arrival, is_doubtful=True)
             yield arrival
+        self._clear()
 
     def looked(self, removed: Iterable[Path] | None) -> None:
         """The server was looked at; what it says is removed, if it does."""
         self._overlaps.look(removed)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove what is staged of revisions that are not on the server any more; others may be gone on with."""
+        for node in self._begun.keys() - self._running:
+            cargo = self._begun[node]
+            if not self._is_wanted(cargo):
+                del self._begun[node]
+                cargo.discard()
+
+    def _is_wanted(self, cargo: Incoming) -> bool:
+        try:
+            remote = self._journal.node(cargo.step.node).remote
+        except KeyError:
+            return False
+        return remote is not None and (remote.stamp.resource, remote.stamp.etag) == cargo.revision
 
     # Beginning
 
@@ -288,7 +316,9 @@ class Transfers:
                 return None
             case Fetched(stamp, content):
                 assert isinstance(cargo, Incoming)
-                return self._install(cargo, stamp, content)
+                path = self._install(cargo, stamp, content)
+                self._begun.pop(cargo.step.node, None)
+                return path
 
     def _install(self, cargo: Incoming, stamp: RemoteStamp, content: Content) -> Path:
         """Put a download in place, if it still is what both sides want."""

@@ -44,7 +44,7 @@ class _Link:
     workers: list[Worker] = field(default_factory=list)
 
     def end(self) -> None:
-        """Wake both pumps; the last one closes."""
+        """Cut it: wake both pumps; the last one closes."""
         for sock in (self.client, self.server):
             with contextlib.suppress(OSError):  # the other end may have ended it
                 sock.shutdown(socket.SHUT_RDWR)
@@ -184,7 +184,10 @@ class Proxy:
         except OSError as error:
             log.debug("a connection broke: %s", error)
         finally:
-            link.end()
+            # Its other direction goes on, as with a cable. Ending that as well would leave a client hanging that sends
+            # what nobody wants: Linux tells nobody that there is room again in a socket that was shut down for reading.
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_WR)
             with self._changed:
                 link.pumps -= 1
                 is_last = link.pumps == 0

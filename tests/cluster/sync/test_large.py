@@ -16,13 +16,17 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from syncagent.names import STATE_DIRECTORY
 from tests.support.cluster import Cluster
 from tests.support.proxy import Proxy
 from tests.support.sync_agents import Agent
 from tests.support.waiting import wait_until
 
 MIB = 1 << 20
+GIB = 1 << 30
 SIZE = 256 * MIB
+SOON_S = 20
+"""A gigabyte takes longer at the rates that these tests allow."""
 NAME = "disk.img"
 CONTENT = random.Random(3).randbytes(32 * MIB)
 
@@ -131,6 +135,56 @@ def test_an_upload_goes_on_after_the_agent_was_killed(devices: tuple[Device, Dev
     assert sent < 2 * SIZE - 150 * MIB  # what the killed one had in its sockets counts too
     assert received < 2 * SIZE + MIB
     assert not list((anna.home.path).rglob("drafts/*"))
+
+
+def save_gigabyte(device: Device) -> None:
+    fresh, block = device.home.path / "fresh", random.Random(6).randbytes(64 * MIB)
+    with fresh.open("wb") as file:
+        for number in range(GIB // len(block)):
+            file.write(number.to_bytes(8) + block[8:])
+    fresh.replace(device.file)
+
+
+def test_a_small_file_overtakes_a_gigabyte_both_ways(devices: tuple[Device, Device]) -> None:
+    anna, bert = devices
+    anna.command("limit", "--up", "32M")
+    save_gigabyte(anna)
+    wait_until(lambda: anna.proxy.passed_bytes > 50 * MIB, 120)
+    (anna.folder / "note").write_bytes(b"n" * 1024)
+    wait_until((bert.folder / "note").exists, SOON_S)
+    assert anna.proxy.passed_bytes < GIB
+    bert.command("limit", "--down", "32M")
+    anna.command("limit", "--up", "0")
+    wait_until(lambda: bert.proxy.passed_bytes > 50 * MIB, 240)
+    (anna.folder / "note").write_bytes(b"m" * 1024)
+    wait_until(lambda: (bert.folder / "note").read_bytes() == b"m" * 1024, SOON_S)
+    assert bert.proxy.passed_bytes < GIB
+    assert not bert.file.exists()
+    wait_until(lambda: bert.proxy.passed_bytes > 200 * MIB, 60)
+    bert.kill()
+    [begun] = bert.staged()
+    begun_bytes = begun.stat().st_size
+    bert.proxy.passed_bytes = 0
+    bert.start()
+    bert.command("limit", "--down", "0")
+    wait_until(lambda: bert.file.exists() and bert.is_settled(), 120)
+    assert bert.digest(NAME) == anna.digest(NAME)
+    assert bert.proxy.passed_bytes < GIB - begun_bytes + MIB
+    assert begun_bytes > 190 * MIB
+    assert bert.staged() == []
+
+
+def test_of_a_download_that_is_broken_off_nothing_is_left(devices: tuple[Device, Device]) -> None:
+    anna, bert = devices
+    bert.command("limit", "--down", "4M")
+    anna.file.write_bytes(CONTENT * 4)
+    wait_until(lambda: bert.proxy.passed_bytes > 8 * MIB, 120)
+    assert len(bert.staged()) == 1
+    anna.file.unlink()
+    wait_until(anna.is_settled, 30)
+    bert.proxy.cut()
+    wait_until(lambda: bert.is_settled() and not bert.staged(), 60)
+    assert [file.name for file in bert.folder.iterdir()] == [STATE_DIRECTORY]
 
 
 # Sparse files

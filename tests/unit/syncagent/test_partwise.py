@@ -13,7 +13,7 @@ import pytest
 
 from helenite.client.chunking import Fresh, Kept
 from helenite.core.clock import Clock
-from helenite.core.errors import HeleniteError, InvalidRequestError, PreconditionFailedError
+from helenite.core.errors import EntryNotFoundError, HeleniteError, InvalidRequestError, PreconditionFailedError
 from helenite.core.model import Condition
 from syncagent import partwise
 from syncagent.drafts import DRAFT_MS_MAX, Draft, Drafts
@@ -330,6 +330,24 @@ def test_a_file_that_changes_while_it_is_sent_does_not_arrive(
     monkeypatch.setattr(_Tap, "take", lambda self, _: edit(self._device))
     with untouched(), pytest.raises(PreconditionFailedError):
         device.remote.store(("f",), device.upload(CONTENT), None)
+
+
+def test_of_a_file_that_is_deleted_while_it_is_sent_nothing_is_left(
+    device: Device, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, seen = device.upload(CONTENT), 0
+
+    def take(tap: _Tap, count: int) -> None:
+        nonlocal seen
+        seen += count
+        if seen > 5 * MIB:
+            tap._device.file.unlink(missing_ok=True)
+
+    monkeypatch.setattr(_Tap, "take", take)
+    with pytest.raises(EntryNotFoundError):
+        device.remote.store(("f",), upload, None)
+    assert names(fs) == set()
+    assert list((device.directory / "memory" / "drafts").iterdir()) == []
 
 
 def test_what_was_begun_long_ago_is_deleted(device: Device, fs: MemoryFileSystem) -> None:

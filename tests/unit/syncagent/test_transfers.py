@@ -64,6 +64,29 @@ def test_a_file_is_edited_while_its_new_revision_comes(
     assert agent.listing()["f"] == b"1"
 
 
+@pytest.mark.parametrize("is_replaced", [True, False])
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_of_a_download_that_came_to_nothing_nothing_is_left(
+    world: World, agent: Agent, server: MemoryServer, late: LateExecutor, *, is_replaced: bool, is_noticed: bool
+) -> None:
+    write(agent, "g", b"0")
+    settle(world)
+    server.put(("f",), b"1")
+    begin(world, agent)
+    assert late.run_some(9) == 1
+    assert len(agent.staged()) == 1
+    if is_replaced:
+        server.put(("f",), b"2")
+    else:
+        server.remove(("f",))
+    if is_noticed:
+        with unread(agent):
+            agent.cycle()
+    settle(world)
+    assert agent.listing() == {"g": b"0"} | ({"f": b"2"} if is_replaced else {})
+    assert agent.staged() == []
+
+
 def test_a_file_is_deleted_while_it_is_sent(
     world: World, agent: Agent, server: MemoryServer, late: LateExecutor
 ) -> None:
