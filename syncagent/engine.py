@@ -18,6 +18,7 @@ from helenite.core.errors import (
     EntryExistsError,
     EntryNotFoundError,
     HeleniteError,
+    HistoryLostError,
     ParentNotFoundError,
     PreconditionFailedError,
     SequenceExpiredError,
@@ -38,7 +39,7 @@ from syncagent.plan import Delete, Pair, Plan, Problem, Step, Write
 from syncagent.ports import Folder, Remote, ServerIdentity
 from syncagent.recognition import recognise
 from syncagent.reconcile import reconcile
-from syncagent.safety import Limits, Stop, check_folder, check_server
+from syncagent.safety import SERVER_RESTORED, Limits, Stop, check_folder, check_server
 from syncagent.scan import lasting_troubles, scan
 from syncagent.selection import Selection
 from syncagent.transfers import Lanes, Transfers
@@ -206,6 +207,9 @@ class Engine:
         """Learn what has changed on the server; False when it is not who it should be."""
         try:
             remote = None if is_other else observe_changes(self._remote, self._journal, selection)
+        except HistoryLostError:
+            report.stop = SERVER_RESTORED
+            return False
         except SequenceExpiredError:
             remote, is_other = None, True
         if remote is None:

@@ -36,6 +36,11 @@ class Stop:
     count: int = 0
 
 
+SERVER_RESTORED = Stop(
+    Danger.SERVER_RESTORED, "The server was restored from an older copy; newer files may be missing there."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """More deletions than both of these within WINDOW_MS are asked about. Renames are none."""
@@ -58,11 +63,7 @@ def check_server(expected: ServerIdentity | None, found: ServerIdentity) -> Stop
         return None
     if (expected.instance, expected.root) != (found.instance, found.root):
         return Stop(Danger.SERVER_REPLACED, "The server, or the folder on it, is not the one that was synced before.")
-    if expected.fingerprint != found.fingerprint:
-        return Stop(
-            Danger.SERVER_RESTORED, "The server was restored from an older copy; newer files may be missing there."
-        )
-    return None
+    return SERVER_RESTORED if expected.fingerprint != found.fingerprint else None
 
 
 @dataclass(frozen=True, slots=True)

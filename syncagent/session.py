@@ -20,6 +20,7 @@ from helenite.core.errors import (
     EntryExistsError,
     EntryNotFoundError,
     HeleniteError,
+    HistoryLostError,
     InsufficientStorageError,
     InvalidRequestError,
     LockedError,
@@ -171,7 +172,8 @@ class Session:
             return ProtocolError(f"the server sends us elsewhere ({status}); give its own address")
         body = self.read(response, REFUSAL_BYTES_MAX)
         if status == 403 and b"valid-sync-token" in body:
-            return SequenceExpiredError("the server no longer knows what has changed since")
+            expired = HistoryLostError if b"history-lost" in body else SequenceExpiredError
+            return expired("the server no longer knows what has changed since")
         if status == 405 and method == "MKCOL":
             return EntryExistsError("something has this name already")
         if status == 401:

@@ -71,6 +71,8 @@ CONDITIONS: dict[tuple[str, type[HeleniteError]], str] = {
 """Precondition elements (RFC 4918 section 16, RFC 4331 section 6, RFC 6578 section 3.2, RFC 3253 section 3.6)."""
 ALLOWED = "OPTIONS, GET, HEAD, PROPFIND, PROPPATCH, PUT, PATCH, DELETE, COPY, MOVE, LOCK, UNLOCK, REPORT, POST"
 """What 405 offers instead; OPTIONS tells it for each kind of resource."""
+HISTORY_LOST = '<H:history-lost xmlns:H="urn:x-helenite:"/>'
+"""In `valid-sync-token`: what this client knows is newer than what is here, so what is missing here was not deleted."""
 WITH_HREF = frozenset({"no-conflicting-lock", "lock-token-submitted"})
 
 
@@ -97,7 +99,8 @@ def answer(error: HeleniteError | DAVError, method: str, href: str) -> Response:
         return _page(error.value, error.context_info or "", condition, href, list(error.add_headers or []))
     status = status_of(error, method)
     headers: Headers = [("Retry-After", str(RETRY_AFTER_S[status]))] if status in RETRY_AFTER_S else []
-    return _page(status, str(error), condition_of(error, method), href, headers)
+    inside = HISTORY_LOST if isinstance(error, errors.HistoryLostError) else ""
+    return _page(status, str(error), condition_of(error, method), href, headers, inside)
 
 
 def condition_of(error: HeleniteError, method: str) -> str | None:
@@ -109,12 +112,12 @@ def condition_of(error: HeleniteError, method: str) -> str | None:
     return None
 
 
-def _page(status: int, sentence: str, condition: str | None, href: str, headers: Headers) -> Response:
+def _page(status: int, sentence: str, condition: str | None, href: str, headers: Headers, inside: str = "") -> Response:
     if status == 405:
         headers = [("Allow", ALLOWED), *headers]
     if condition is None:
         return whole(status, f"{sentence}\n".encode("utf-8", "replace"), "text/plain; charset=utf-8", headers)
-    inside = f"<D:href>{text(href)}</D:href>" if condition in WITH_HREF else ""
+    inside = f"<D:href>{text(href)}</D:href>" if condition in WITH_HREF else inside
     body = (
         f'{DECLARATION}<D:error xmlns:D="DAV:"><D:{condition}>{inside}</D:{condition}>'
         f"<D:responsedescription>{text(sentence)}</D:responsedescription></D:error>"

@@ -139,6 +139,12 @@ class SequenceExpiredError(HeleniteError):
     code = "sequence_expired"
 
 
+class HistoryLostError(SequenceExpiredError):
+    """Who asks has read changes that are lost since: the metadata was restored from an older copy, or failed over."""
+
+    code = "history_lost"
+
+
 class UploadExpiredError(HeleniteError):
     """The chunks of a commit were allocated too long ago; they may be gone. The content must be sent again (408)."""
 

@@ -88,7 +88,7 @@ def test_move_copy_delete_and_the_feed(api: httpx.Client) -> None:
         ("GET", "/content/missing", 404, "entry_not_found"),
         ("PUT", "/content/no/parent", 409, "parent_not_found"),
         ("POST", "/directories/a%00b", 400, "invalid_path"),
-        ("GET", "/feed?after=999999999999", 410, "sequence_expired"),
+        ("GET", "/feed?after=999999999999", 410, "history_lost"),
     ],
 )
 def test_errors_are_json(api: httpx.Client, method: str, path: str, status: int, code: str) -> None:

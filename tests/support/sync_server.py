@@ -19,6 +19,7 @@ from helenite.core.errors import (
     EntryExistsError,
     EntryNotFoundError,
     HeleniteError,
+    HistoryLostError,
     ParentNotFoundError,
     PreconditionFailedError,
     SequenceExpiredError,
@@ -95,6 +96,7 @@ class MemoryServer:
         self.instance = "server"
         self.fingerprint = "1"
         self.oldest = 0
+        self.lost_at: int | None = None
         self.requests: dict[str, int] = {}
         self.trash: list[Item] = []
         self.old_contents: set[bytes] = set()
@@ -151,6 +153,11 @@ class MemoryServer:
         item.parent = None
         self.trash.append(item)
         self._note(item, parent, name)
+
+    def lose_history(self) -> None:
+        """Whoever has read anything so far has read what is lost."""
+        self.lost_at = self._sequence
+        self._note(self.root, None, "")
 
     def forget_changes(self) -> None:
         """All tokens so far are too old."""
@@ -317,6 +324,8 @@ class MemoryServer:
         return self._request("bundle", act_on_all)
 
     def _changes(self, since: int) -> Changes:
+        if self.lost_at is not None and since <= self.lost_at:
+            raise HistoryLostError("restored")
         if since < self.oldest:
             raise SequenceExpiredError("too old")
         events = [event for event in self._log if event[0] > since][: self.answer_max]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helenite.cli.embedded_redis import EmbeddedRedis
-from helenite.core.errors import PreconditionFailedError, SequenceExpiredError, UnavailableError
+from helenite.core.errors import HistoryLostError, PreconditionFailedError, UnavailableError
 from helenite.core.model import Sequence
 from helenite.master.dumping import Loader
 from helenite.master.namespace import Namespace
@@ -113,7 +113,7 @@ def test_who_has_read_beyond_the_dump_scans_again(redis_url: str, tmp_path: Path
         with open_namespace(target.url, "feed") as loaded:
             now = loaded.last_sequence()
             put(loaded, "/c")
-            with pytest.raises(SequenceExpiredError, match="lost"):
+            with pytest.raises(HistoryLostError, match="lost"):
                 loaded.read_feed(lost, 10)
             for token in (kept, Sequence(now), Sequence(0)):
                 changes, _ = loaded.read_feed(token, 10)

@@ -72,7 +72,7 @@ REFUSALS: list[tuple[str, type[HeleniteError], Callable[[Namespace], object]]] =
     ("copy over without overwrite", errors.PreconditionFailedError, lambda n: copy(n, "/d", "/f")),
     ("properties of nothing", errors.EntryNotFoundError, lambda n: n.apply(SetProperties(at("/x"), {"{a}b": b""}))),
     ("restore nothing", errors.EntryNotFoundError, lambda n: n.apply(RestoreTrashed(4711))),
-    ("feed of the future", errors.SequenceExpiredError, lambda n: n.read_feed(Sequence(10**9), 1)),
+    ("feed of the future", errors.HistoryLostError, lambda n: n.read_feed(Sequence(10**9), 1)),
 ]
 
 

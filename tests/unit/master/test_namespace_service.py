@@ -229,7 +229,7 @@ def test_refusals_of_reads_are_statuses(stub: NamespaceStub) -> None:
         (stub.Lookup, master_pb2.LookupRequest(path="/none"), "entry_not_found"),
         (stub.List, master_pb2.ListRequest(path="/none"), "entry_not_found"),
         (stub.Lookup, master_pb2.LookupRequest(path=""), "invalid_path"),
-        (stub.ReadFeed, master_pb2.ReadFeedRequest(after=1 << 50), "sequence_expired"),
+        (stub.ReadFeed, master_pb2.ReadFeedRequest(after=1 << 50), "history_lost"),
         (stub.Locate, master_pb2.LocateRequest(handles=range(10_001)), "quota_exceeded"),
     ):
         with pytest.raises(grpc.RpcError) as raised:

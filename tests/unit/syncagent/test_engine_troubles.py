@@ -115,6 +115,25 @@ def test_another_server_deletes_nothing(what: str, world: World, agent: Agent, s
     assert server.listing() == {"a": b"1", "b": b"2"}
 
 
+def test_a_server_that_went_back_in_time_deletes_nothing(world: World, agent: Agent, server: MemoryServer) -> None:
+    write(agent, "kept")
+    write(agent, "newer than the copy")
+    world.settle()
+    server.remove(("newer than the copy",))
+    server.lose_history()
+    write(agent, "saved since")
+    for _ in range(3):
+        report = agent.cycle("")
+        assert report.stop is not None
+        assert report.stop.danger is Danger.SERVER_RESTORED
+    assert server.listing() == {"kept": b"1"}
+    agent.engine.start_over()
+    world.settle()
+    world.check()
+    assert set(server.listing()) == {"kept", "newer than the copy", "saved since"}
+    assert agent.trashed() == set()
+
+
 @pytest.mark.parametrize("error", [UnavailableError, ProtocolError, HeleniteError])
 @pytest.mark.parametrize("tells_changes", [True, False])
 def test_a_listing_that_fails_deletes_nothing(make: Make, error: type[HeleniteError], tells_changes: bool) -> None:

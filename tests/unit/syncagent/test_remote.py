@@ -18,6 +18,7 @@ from helenite.core.clock import Clock
 from helenite.core.errors import (
     EntryExistsError,
     EntryNotFoundError,
+    HistoryLostError,
     InvalidRequestError,
     ParentNotFoundError,
     PermissionDeniedError,
@@ -184,6 +185,13 @@ def test_changes_since_a_token(remote: WebDavRemote, tmp_path: Path) -> None:
     assert (list(found.removed), found.is_complete) == ([("d", "f")], True)
     with pytest.raises(SequenceExpiredError):
         remote.changes("urn:x-helenite:sync:another:1")
+
+
+def test_changes_that_the_server_has_lost(fs: MemoryFileSystem, remote: WebDavRemote) -> None:
+    token = remote.token()
+    fs.faults["read_feed"] = HistoryLostError("restored")
+    with pytest.raises(HistoryLostError):
+        remote.changes(token)
 
 
 def test_waiting_ends_with_a_change(fs: MemoryFileSystem, remote: WebDavRemote) -> None:

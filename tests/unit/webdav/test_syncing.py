@@ -216,7 +216,15 @@ def test_tokens_that_are_not_good_here(client: Client, fs: MemoryFileSystem, tok
 def test_a_token_that_fell_off_the_feed(client: Client, fs: MemoryFileSystem) -> None:
     token = token_of(client)
     fs.faults["read_feed"] = errors.SequenceExpiredError("too old")
-    assert "<D:valid-sync-token>" in ask(client, "/", token).text
+    assert "<D:valid-sync-token></D:valid-sync-token>" in ask(client, "/", token).text
+
+
+def test_a_token_of_what_was_lost_since(client: Client, fs: MemoryFileSystem) -> None:
+    token = token_of(client)
+    fs.faults["read_feed"] = errors.HistoryLostError("restored")
+    reply = ask(client, "/", token)
+    assert reply.status == 403
+    assert '<D:valid-sync-token><H:history-lost xmlns:H="urn:x-helenite:"/></D:valid-sync-token>' in reply.text
 
 
 @pytest.mark.parametrize(
