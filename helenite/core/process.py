@@ -9,11 +9,14 @@ import faulthandler
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+
+STOPPING = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
 class Worker:
@@ -59,14 +62,24 @@ def start_logging(level: str) -> None:
 
 
 def stop_event_on_signals() -> threading.Event:
-    """An event that SIGINT or SIGTERM sets."""
+    """An event that SIGINT or SIGTERM sets. Called once, by the main thread.
+
+    The kernel may hand a signal to any thread, and does when one is just starting, as those of gRPC often are. Then the
+    handler waits for the main thread, and that for the event: so a thread waits for what Python writes to a socket.
+    """
     stopping = threading.Event()
+    told, telling = socket.socketpair()
+    telling.settimeout(0)
+    signal.set_wakeup_fd(telling.detach(), warn_on_full_buffer=False)  # stays open
+    for number in STOPPING:
+        signal.signal(number, lambda *_: stopping.set())
 
-    def on_signal(_number: int, _frame: object) -> None:
-        stopping.set()
+    def listen(_ending: threading.Event) -> None:
+        while True:
+            if not STOPPING.isdisjoint(told.recv(64)):
+                stopping.set()
 
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
+    Worker("signals", listen).start()
     return stopping
 
 

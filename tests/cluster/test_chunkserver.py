@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from helenite.core.model import MIB, ChunkHandle, ServerId
 from tests.support.master_service import CLUSTER, KEY, ScriptedMaster
 from tests.support.waiting import wait_until
 
+ENDED_S = 30
 COMMAND = (sys.executable, "-m", "helenite.chunkserver")
 RSS_BYTES_MAX = 70 * MIB
 """45 MiB were measured, most of it gRPC; this catches a heavy import."""
@@ -59,7 +61,7 @@ class Running:
         with os.fdopen(reading) as ready:
             said = ready.read()
         if said != "ready\n":
-            raise AssertionError(self.process.communicate(timeout=10)[1])
+            raise AssertionError(self.process.communicate(timeout=60)[1])
         self.server = master.registrations[-1].server
 
     def connect(self) -> DataConnection:
@@ -68,7 +70,13 @@ class Running:
     def end(self, how: signal.Signals) -> tuple[int, str]:
         """Exit code and log."""
         self.process.send_signal(how)
-        _, log = self.process.communicate(timeout=10)
+        try:
+            _, log = self.process.communicate(timeout=ENDED_S)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGUSR1)  # all stacks
+            time.sleep(1)
+            self.process.kill()
+            raise AssertionError(f"it does not end: {self.process.communicate()[1]}") from None
         return self.process.returncode, log
 
 

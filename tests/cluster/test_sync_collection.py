@@ -119,6 +119,7 @@ def test_tokens_outlive_the_master(cluster: Cluster, http: httpx.Client, other: 
     master = cluster.child("helenite.master")
     master.kill()
     master.wait(10)
+    wait_until(lambda: [server["state"] for server in cluster.status()["chunkservers"]] == 3 * ["alive"], 60)
     put(other, "lasting", "after")
     follower.synchronise()
     assert set(follower.picture) == {"/lasting/before", "/lasting/after"}

@@ -388,7 +388,7 @@ def test_a_chunkserver_is_cut_off_from_the_master(tmp_path: Path, rng: random.Ra
         wait_until(lambda: all(server["chunks"] > 10 for server in cluster.status()["chunkservers"]), 20)
         proxy.partition()
         write_files(client, told, "unnoticed", 10, rng)
-        wait_until(lambda: states(cluster).count("suspect") == 1, 20)
+        wait_until(lambda: states(cluster).count("alive") == 3, 20)  # suspect, or dead if this machine is slow
         write_files(client, told, "suspect", 10, rng)
         wait_until(lambda: states(cluster).count("dead") == 1, 20)
         write_files(client, told, "dead", 10, rng)

@@ -1,0 +1,31 @@
+"""What every process does once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import signal, sys, threading, time
+from helenite.core.process import stop_event_on_signals
+
+stopping = stop_event_on_signals()
+
+def take(number):
+    time.sleep(0.5)  # the main thread waits by now, or else this test proves nothing
+    signal.pthread_kill(threading.get_ident(), number)
+    threading.Event().wait()
+
+threading.Thread(target=take, args=(int(sys.argv[1]),), daemon=True).start()
+stopping.wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_another_thread_takes_ends_the_process(number: signal.Signals) -> None:
+    """The kernel chooses the thread; one that is just starting may be it, whatever the main thread does."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(int(number))], timeout=30, check=False)
+    assert done.returncode == 0
