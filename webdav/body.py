@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from helenite.core.errors import IncompleteBodyError, InvalidRequestError
+from helenite.core.stream import limit_waits
 from webdav.http1 import CHUNK_LINE_BYTES_MAX, HEAD_BYTES_MAX, TRAILERS_MAX, HeadError, parse_chunk_size
 
 RECEIVE_BYTES = 16 * 1024
@@ -20,6 +21,8 @@ RECEIVE_BYTES = 16 * 1024
 PIECE_BYTES = 256 * 1024
 """Largest piece of a body handed on at once; larger ones were measured slower, they fall out of the cache."""
 END_OF_HEAD = b"\r\n\r\n"
+TIMED_OUT = "timed out"
+"""As Python says it; cheroot compares."""
 
 
 class BodyTooLargeError(InvalidRequestError):
@@ -31,8 +34,12 @@ class BodyTooLargeError(InvalidRequestError):
 class Incoming:
     """The reading side of a connection. `deadline` bounds the reading of a head, however slowly it trickles."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, timeout_s: float) -> None:
+        """No wait is longer than `timeout_s`. A plain socket blocks and the kernel ends its waits (`core.stream`)."""
         self._sock = sock
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
+        self._timeout_s = timeout_s
+        self._limit(timeout_s)
         self._buffer = b""
         self.closed = False
 
@@ -48,27 +55,38 @@ class Incoming:
         if self._buffer:
             data, self._buffer = self._buffer[:size], self._buffer[size:]
             return data
-        return self._sock.recv(size)
+        return self._receive(size)
 
     def read_head(self, patience_s: float) -> bytes:
         """Everything before the next empty line; nothing when the client has gone. TimeoutError after `patience_s`."""
-        deadline = time.monotonic() + patience_s
-        usual = self._sock.gettimeout()
-        try:
-            while (end := self._find_end_of_head()) < 0:
-                if len(self._buffer) > HEAD_BYTES_MAX:
-                    raise HeadError(f"the head of a request has at most {HEAD_BYTES_MAX} bytes", 431)
-                self._sock.settimeout(max(0.001, deadline - time.monotonic()))
-                data = self._sock.recv(RECEIVE_BYTES)
-                if not data:
-                    return b""
-                self._buffer += data
-        finally:
-            self._sock.settimeout(usual)
+        if not self._buffer and not self._is_tls:
+            self._buffer = self._receive(RECEIVE_BYTES)  # it is here: the connection was found to have something to say
+            if not self._buffer:
+                return b""
+        end = self._find_end_of_head()
+        if end < 0:
+            try:
+                end = self._receive_head(time.monotonic() + patience_s)
+            finally:
+                self._limit(self._timeout_s)
+            if end < 0:
+                return b""
         if end > HEAD_BYTES_MAX:
             raise HeadError(f"the head of a request has at most {HEAD_BYTES_MAX} bytes", 431)
         head, self._buffer = self._buffer[:end], self._buffer[end + len(END_OF_HEAD) :]
         return head
+
+    def _receive_head(self, deadline: float) -> int:
+        """Where the head ends that has not come in one piece; -1 when the client has gone."""
+        while (end := self._find_end_of_head()) < 0:
+            if len(self._buffer) > HEAD_BYTES_MAX:
+                raise HeadError(f"the head of a request has at most {HEAD_BYTES_MAX} bytes", 431)
+            self._limit(max(0.001, deadline - time.monotonic()))
+            data = self._receive(RECEIVE_BYTES)
+            if not data:
+                return -1
+            self._buffer += data
+        return end
 
     def _find_end_of_head(self) -> int:
         # RFC 9112 section 2.2: an empty line before a request is skipped.
@@ -80,7 +98,7 @@ class Incoming:
         while (end := self._buffer.find(b"\n")) < 0:
             if len(self._buffer) > CHUNK_LINE_BYTES_MAX:
                 raise InvalidRequestError("the chunked body is broken: a line is too long")
-            data = self._sock.recv(RECEIVE_BYTES)
+            data = self._receive(RECEIVE_BYTES)
             if not data:
                 raise IncompleteBodyError("the chunked body ended too early")
             self._buffer += data
@@ -88,6 +106,19 @@ class Incoming:
         if not line.endswith(b"\r\n") or len(line) > CHUNK_LINE_BYTES_MAX:
             raise InvalidRequestError("the chunked body is broken: a line does not end with CRLF or is too long")
         return line[:-2]
+
+    def _receive(self, size: int) -> bytes:
+        try:
+            return self._sock.recv(size)
+        except BlockingIOError:
+            raise TimeoutError(TIMED_OUT) from None
+
+    def _limit(self, seconds: float) -> None:
+        """Let waits end after some time."""
+        if self._is_tls:
+            self._sock.settimeout(seconds)
+        else:
+            limit_waits(self._sock, seconds)
 
 
 class Body:

@@ -1,16 +1,17 @@
-"""Bytes to a client: sending pieces and ranges of files on a socket with a timeout.
+"""Bytes to a client: sending pieces and ranges of files on a socket whose waits end.
 
-Used by `exchange` through its connection. One thread at a time.
+Used by `exchange` through its connection. A plain socket blocks, so that the kernel takes a large piece in one call and
+ends the wait for a client that does not read (`core.stream`). One thread at a time.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import socket
 import ssl
 
 from helenite.core.errors import HeleniteError
+from webdav.body import TIMED_OUT
 
 SEND_BYTES = 256 * 1024
 """Encrypted and sent with one call at most, so that the timeout bounds a piece and not a file."""
@@ -33,26 +34,23 @@ class Outgoing:
         """Send everything; as long as something is taken, the socket's timeout begins anew."""
         view = memoryview(data)
         most = SEND_BYTES if self._is_tls else len(view)
-        while len(view) > 0:
-            view = view[self._sock.send(view[:most]) :]
+        try:
+            while len(view) > 0:
+                view = view[self._sock.send(view[:most]) :]
+        except BlockingIOError:
+            raise TimeoutError(TIMED_OUT) from None
 
     def send_file(self, descriptor: int, offset: int, length: int) -> None:
         """Send a range of an open file; without TLS it never enters this process."""
         if self._is_tls:
             self._send_file_by_hand(descriptor, offset, length)
             return
-        timeout = self._sock.gettimeout()
-        patience_ms = None if timeout is None else int(timeout * 1000)
-        poll = select.poll()
-        poll.register(self._sock, select.POLLOUT)
         end = offset + length
         while offset < end:
             try:
                 sent = os.sendfile(self._sock.fileno(), descriptor, offset, end - offset)
             except BlockingIOError:
-                if not poll.poll(patience_ms):
-                    raise TimeoutError("timed out") from None
-                continue
+                raise TimeoutError(TIMED_OUT) from None
             if sent == 0:
                 raise BrokenResponseError("a file became shorter while it was sent")
             offset += sent

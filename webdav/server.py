@@ -59,11 +59,13 @@ class Connection(HTTPConnection):
         del makefile
         self.server = server
         self.socket = sock
-        self.rfile = Incoming(sock)
+        self.is_tls = isinstance(sock, ssl.SSLSocket)
+        if not self.is_tls:
+            sock.settimeout(None)
+        self.rfile = Incoming(sock, server.timeout)
         self.wfile = Outgoing(sock)
         self.requests_seen = 0
         self.is_fresh = True
-        self.is_tls = isinstance(sock, ssl.SSLSocket)
         self._needs_handshake = self.is_tls
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)

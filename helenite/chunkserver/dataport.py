@@ -16,9 +16,9 @@ from helenite.chunkserver.forwarding import Hops
 from helenite.chunkserver.session import TRANSFER_S, Session
 from helenite.chunkserver.store import ChunkStore
 from helenite.core import frames
-from helenite.core.dataport import configure
 from helenite.core.errors import ConfigurationError
 from helenite.core.sessions import Sessions
+from helenite.core.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +80,9 @@ class DataPort:
         return Path(self._private.name) / "data.sock"
 
     def _serve(self, connection: socket.socket) -> None:
-        configure(connection)
+        stream = Stream(connection, TRANSFER_S)
         identity = self._store.identity
-        connection.settimeout(TRANSFER_S)
-        connection.sendall(frames.encode_greeting(identity.server_id, bytes.fromhex(identity.cluster_id)))
-        session = Session(connection, self._store, self._key, self._hops)
+        stream.send([frames.encode_greeting(identity.server_id, bytes.fromhex(identity.cluster_id))])
+        session = Session(stream, self._store, self._key, self._hops)
         while session.answer():
             pass

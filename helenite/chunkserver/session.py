@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import socket
 
 from helenite.chunkserver.disk import DISK_REFUSES
@@ -22,6 +21,7 @@ from helenite.core.checksum import BlockChecksums, block_count, digest
 from helenite.core.errors import ChunkExistsError, HeleniteError, InvalidRequestError, ProtocolError
 from helenite.core.frames import FRAME, Ack, Frame, OpenRequest, RangeReply, ReadRequest, SmallChunk, Verb, WriteRequest
 from helenite.core.model import BLOCK_BYTES, MIB, ChunkHandle
+from helenite.core.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ _MORE = getattr(socket, "MSG_MORE", 0)
 class Session:
     """The server's end of one connection, greeted already."""
 
-    def __init__(self, connection: socket.socket, store: ChunkStore, key: bytes, hops: Hops) -> None:
-        self._socket = connection
+    def __init__(self, connection: Stream, store: ChunkStore, key: bytes, hops: Hops) -> None:
+        self._stream = connection
         self._store = store
         self._key = key
         self._hops = hops
@@ -46,11 +46,10 @@ class Session:
 
         OSError and ProtocolError mean that the connection is of no more use.
         """
-        head = self._receive_head()
-        if head is None:
+        if not self._stream.wait():
             return False
-        frame = frames.parse_frame(head)
-        meta = bytes(self._receive(bytearray(frame.meta_length)))
+        frame = frames.parse_frame(self._stream.take(FRAME.size))
+        meta = bytes(self._stream.take(frame.meta_length))
         try:
             match frame.verb:
                 case Verb.WRITE:
@@ -64,7 +63,7 @@ class Session:
         except ProtocolError:
             raise
         except HeleniteError as error:
-            self._socket.sendall(frames.encode_error(frame.verb, error))
+            self._stream.send([frames.encode_error(frame.verb, error)])
         return True
 
     # WRITE
@@ -83,7 +82,7 @@ class Session:
         try:
             buffer = memoryview(bytearray(min(left, PIECE_BYTES)))
             while left:
-                piece = self._receive_piece(buffer, left)
+                piece = self._stream.take_some(buffer, min(left, len(buffer)))
                 left -= len(piece)
                 forward.send(piece)
                 sink.write(piece)
@@ -97,17 +96,17 @@ class Session:
             raise
         finally:
             sink.abort()
-        self._socket.sendall(frames.encode_acks((own, *forward.acks())))
+        self._stream.send([frames.encode_acks((own, *forward.acks()))])
 
     def _write_many(self, chunks: tuple[SmallChunk, ...]) -> None:
-        payload = memoryview(self._receive(bytearray(sum(chunk.length for chunk in chunks))))
+        payload = self._stream.take(sum(chunk.length for chunk in chunks))
         small: list[tuple[ChunkHandle, memoryview]] = []
         for chunk in chunks:
             frames.check_capability(self._key, chunk.handle, chunk.capability)
             small.append((chunk.handle, payload[: chunk.length]))
             payload = payload[chunk.length :]
         digests = self._store.put_small(small)
-        self._socket.sendall(frames.encode_many_acks(self._store.identity.server_id, digests))
+        self._stream.send([frames.encode_many_acks(self._store.identity.server_id, digests)])
 
     def _begin(self, request: WriteRequest) -> Sink | Comparison:
         try:
@@ -120,7 +119,7 @@ class Session:
         """Read a refused payload to its end, so that the connection stays usable and the client reads the reason."""
         buffer = memoryview(bytearray(min(left, PIECE_BYTES)))
         while left:
-            left -= len(self._receive_piece(buffer, left))
+            left -= len(self._stream.take_some(buffer, min(left, len(buffer))))
 
     # READ, OPEN
 
@@ -132,7 +131,7 @@ class Session:
             start, size = covering_blocks(request.offset, request.length, replica.length)
             checksums = replica.checksums(start // BLOCK_BYTES, block_count(size))
             head = frames.encode_range(Verb.READ, RangeReply(replica.length, start, checksums), size)
-            self._socket.sendall(head, _MORE)
+            self._stream.socket.sendall(head, _MORE)
             try:
                 self._send_file(replica, start, size)
             except OSError as error:
@@ -145,56 +144,22 @@ class Session:
         offset, end = replica.offset + start, replica.offset + start + size
         while offset < end:
             try:
-                count = os.sendfile(self._socket.fileno(), replica.descriptor, offset, end - offset)
+                count = os.sendfile(self._stream.socket.fileno(), replica.descriptor, offset, end - offset)
             except BlockingIOError:
-                self._wait_writable()
-                continue
+                raise TimeoutError("the client does not read") from None
             if count == 0:
                 raise ConnectionAbortedError("a replica's file was cut short while it was sent")
             offset += count
 
-    def _wait_writable(self) -> None:
-        waiting = select.poll()
-        waiting.register(self._socket, select.POLLOUT)
-        if not waiting.poll(TRANSFER_S * 1000):
-            raise TimeoutError("the client does not read")
-
     def _open(self, request: OpenRequest) -> None:
         frames.check_capability(self._key, request.handle, request.capability)
-        if self._socket.family != socket.AF_UNIX:
+        if self._stream.socket.family != socket.AF_UNIX:
             raise InvalidRequestError("descriptors are passed over unix sockets only")
         with self._store.open(request.handle) as replica:
             checksums = replica.checksums(0, block_count(replica.length))
             head = frames.encode_range(Verb.OPEN, RangeReply(replica.length, replica.offset, checksums))
-            count = socket.send_fds(self._socket, [head], [replica.descriptor])
-            self._socket.sendall(head[count:])
-
-    # Bytes
-
-    def _receive_head(self) -> bytearray | None:
-        """A frame's header; None when the client ended the connection between requests."""
-        head = bytearray(FRAME.size)
-        # An idle connection may stay: it costs a sleeping thread, keep-alive ends it when its other end is gone.
-        self._socket.settimeout(None)
-        count = self._socket.recv_into(head)
-        self._socket.settimeout(TRANSFER_S)
-        return self._receive(head, count) if count else None
-
-    def _receive(self, into: bytearray, at: int = 0) -> bytearray:
-        view = memoryview(into)
-        while at < len(into):
-            count = self._socket.recv_into(view[at:])
-            if count == 0:
-                raise ConnectionResetError("the client left in the middle of a request")
-            at += count
-        return into
-
-    def _receive_piece(self, buffer: memoryview, left: int) -> memoryview:
-        """The next bytes of a payload, as many as came; valid until the next call."""
-        count = self._socket.recv_into(buffer, min(left, len(buffer)))
-        if count == 0:
-            raise ConnectionResetError("the client left in the middle of a chunk")
-        return buffer[:count]
+            count = socket.send_fds(self._stream.socket, [head], [replica.descriptor])
+            self._stream.socket.sendall(head[count:])
 
 
 class Comparison:

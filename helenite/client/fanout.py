@@ -12,10 +12,11 @@ import time
 from collections.abc import Sequence
 
 from helenite.client.connections import Connections
-from helenite.core.dataport import Buffer, DataConnection, write_parts
+from helenite.core.dataport import DataConnection, write_parts
 from helenite.core.errors import DeadlineExceededError, HeleniteError, UnavailableError
 from helenite.core.frames import SmallChunk, Target, WriteRequest, encode_write_many
 from helenite.core.model import Allocation, ServerId
+from helenite.core.stream import Buffer
 
 Acks = dict[ServerId, bytes]
 Problems = dict[ServerId, HeleniteError]
@@ -53,7 +54,9 @@ def write_many(
     for number, (allocation, _) in enumerate(chunks):
         for server in allocation.servers:
             shares.setdefault(server, []).append(number)
-    messages = {server: _many_parts([chunks[number] for number in numbers]) for server, numbers in shares.items()}
+    # Mostly all servers get the same request, which is made once.
+    requests = {numbers: _many_parts([chunks[n] for n in numbers]) for numbers in set(map(tuple, shares.values()))}
+    messages = {server: requests[tuple(numbers)] for server, numbers in shares.items()}
     acks: list[Acks] = [{} for _ in chunks]
     problems: Problems = {}
     for server, connection in _send_to_all(connections, messages, deadline, problems):

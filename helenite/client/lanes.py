@@ -7,7 +7,6 @@ guards the idle connections and where the port is.
 from __future__ import annotations
 
 import logging
-import select
 import socket
 import threading
 import time
@@ -17,10 +16,10 @@ import grpc
 from google.protobuf.message import Message
 
 from helenite.core.calls import GREETING_BYTES, HEADER, encode_call, parse_header, parse_reply
-from helenite.core.dataport import configure
 from helenite.core.errors import DeadlineExceededError, ProtocolError, UnavailableError
 from helenite.core.pb import common_pb2
 from helenite.core.pb.master_pb2_grpc import NamespaceStub
+from helenite.core.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,6 @@ IDLE_MAX = 16
 CONNECT_S = 1.0
 AGAIN_S = 5.0
 """After the port could not be reached, until it is looked for again; gRPC does meanwhile."""
-FIRST_BYTES = 64 * 1024
 
 
 class Lane:
@@ -39,7 +37,7 @@ class Lane:
         self._master = master
         self._stub = stub
         self._lock = threading.Lock()  # guards everything below
-        self._idle: list[socket.socket] = []
+        self._idle: list[Stream] = []
         self._look_at = 0.0
         self._is_hidden = False
         self._is_closed = False
@@ -68,7 +66,7 @@ class Lane:
         self._give_back(connection)
         return parse_reply(name, *reply)
 
-    def _take(self, timeout_s: float) -> socket.socket | None:
+    def _take(self, timeout_s: float) -> Stream | None:
         """A connection that stands, kept or new; None when the port cannot be reached."""
         while True:
             with self._lock:
@@ -76,22 +74,21 @@ class Lane:
                 is_due = time.monotonic() >= self._look_at and not self._is_closed
             if connection is None:
                 break
-            if _is_usable(connection):
+            if connection.is_silent():
                 return connection
             connection.close()
         return self._connect(min(timeout_s, CONNECT_S)) if is_due else None
 
-    def _connect(self, timeout_s: float) -> socket.socket | None:
+    def _connect(self, timeout_s: float) -> Stream | None:
         """Ask where the port is, as the master may be another by now, and connect."""
         try:
             found = self._stub.FindCallPort(common_pb2.Empty(), timeout=timeout_s)
             if found.port == 0:
                 raise UnavailableError("it has none")
             host = self._master.rpartition(":")[0].strip("[]")
-            connection = socket.create_connection((host, found.port), timeout=timeout_s)
+            connection = Stream(socket.create_connection((host, found.port), timeout=timeout_s), timeout_s)
             try:
-                configure(connection)
-                if _receive(connection, GREETING_BYTES) != found.greeting:
+                if connection.take(GREETING_BYTES) != found.greeting:
                     raise ProtocolError("somebody else answers there")
             except BaseException:
                 connection.close()
@@ -109,7 +106,7 @@ class Lane:
             self._is_hidden = False
         return connection
 
-    def _give_back(self, connection: socket.socket) -> None:
+    def _give_back(self, connection: Stream) -> None:
         with self._lock:
             if not self._is_closed and len(self._idle) < IDLE_MAX:
                 self._idle.append(connection)
@@ -117,37 +114,11 @@ class Lane:
         connection.close()
 
 
-def _exchange(connection: socket.socket, call: bytes, deadline: float) -> tuple[int, bytes]:
+def _exchange(connection: Stream, call: bytes, deadline: float) -> tuple[int, bytes]:
     """Send a call and read its reply: status and message. TimeoutError, OSError or ProtocolError end the connection."""
-    connection.settimeout(max(0.01, deadline - time.monotonic()))
-    connection.sendall(call)
-    received = bytearray()
-    wanted = HEADER.size
-    while len(received) < wanted:
-        connection.settimeout(max(0.01, deadline - time.monotonic()))
-        piece = connection.recv(max(FIRST_BYTES, wanted - len(received)))
-        if not piece:
-            raise ConnectionResetError("it has closed it")
-        received += piece
-        if wanted == HEADER.size and len(received) >= HEADER.size:
-            wanted += parse_header(received)[1]
-    if len(received) > wanted:
+    connection.send([call], deadline)
+    status, length = parse_header(connection.take(HEADER.size, deadline))
+    message = bytes(connection.take(length, deadline))
+    if not connection.is_empty:
         raise ProtocolError("it has sent more than a reply")
-    return received[0], bytes(memoryview(received)[HEADER.size :])
-
-
-def _receive(connection: socket.socket, length: int) -> bytes:
-    received = b""
-    while len(received) < length:
-        piece = connection.recv(length - len(received))
-        if not piece:
-            raise ConnectionResetError("it has closed the connection")
-        received += piece
-    return received
-
-
-def _is_usable(connection: socket.socket) -> bool:
-    """Whether an idle connection still stands: nothing may have arrived on it, and not its end either."""
-    arrived = select.poll()
-    arrived.register(connection, select.POLLIN)
-    return not arrived.poll(0)
+    return status, message

@@ -42,6 +42,7 @@ VERBS = (
     Verb("Locate", master_pb2.LocateRequest, master_pb2.LocateReply),
     Verb("Mutate", master_pb2.MutateRequest, master_pb2.MutateReply),
     Verb("Allocate", master_pb2.AllocateRequest, master_pb2.AllocateReply),
+    Verb("ReadFeed", master_pb2.ReadFeedRequest, master_pb2.ReadFeedReply),
 )
 CODES = {verb.name: code for code, verb in enumerate(VERBS)}
 

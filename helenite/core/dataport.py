@@ -8,7 +8,6 @@ ProtocolError; a refusal by the server raises the server's error and leaves the 
 from __future__ import annotations
 
 import os
-import select
 import socket
 import time
 from collections.abc import Sequence as Many
@@ -21,7 +20,6 @@ from helenite.core.frames import (
     FRAME,
     GREETING_BYTES,
     Ack,
-    Frame,
     OpenRequest,
     RangeReply,
     ReadRequest,
@@ -29,22 +27,17 @@ from helenite.core.frames import (
     WriteRequest,
 )
 from helenite.core.model import ServerId
+from helenite.core.stream import Buffer, Stream
 
-Buffer = bytes | bytearray | memoryview
-UNIX_BUFFER_BYTES = 1024 * 1024
-"""Of unix sockets, whose default of 208 KiB makes sender and receiver take turns. TCP is left to the kernel, which
-grows its buffers further than a program without privileges may."""
-KEEPALIVE_S = 60
-"""Idle connections whose other end vanished without a word are noticed after this and a few probes."""
-PARTS_MAX = 64
-"""Buffers handed to one sendmsg; the kernel takes 1,024."""
+CONNECTED_S = 5.0
+"""Longest wait on a new connection, until a request brings its own deadline."""
 
 
 class DataConnection:
     """One connection to one chunkserver."""
 
     def __init__(self, sock: socket.socket, peer: str, *, is_local: bool) -> None:
-        self._socket = sock
+        self._stream = Stream(sock, CONNECTED_S)
         self._peer = peer
         self.is_local = is_local
         """Whether it is a unix socket, over which descriptors can be passed."""
@@ -83,7 +76,6 @@ class DataConnection:
         except OSError:  # no descriptor is left: TCP says so
             return None
         try:
-            configure(sock)
             sock.settimeout(max(0.01, deadline - time.monotonic()))
             sock.connect(path)
         except OSError:
@@ -104,27 +96,22 @@ class DataConnection:
             raise UnavailableError(f"{peer} cannot be reached: {error.strerror}") from error
         except ValueError:
             raise UnavailableError(f"{peer} cannot be reached: that is no HOST:PORT") from None
-        configure(sock)
         return cls(sock, peer, is_local=False)
 
     def check_greeting(self, server: ServerId, cluster_id: bytes | None, deadline: float) -> None:
         """ForeignClusterError unless the greeting is that of `server` (and of the cluster)."""
-        there, there_cluster = frames.parse_greeting(bytes(self._receive(GREETING_BYTES, deadline)))
+        there, there_cluster = frames.parse_greeting(bytes(self._take(GREETING_BYTES, deadline)))
         if there != server:
             raise ForeignClusterError(f"{self._peer}: chunkserver {there} answers there")
         if cluster_id is not None and there_cluster != cluster_id:
             raise ForeignClusterError(f"{self._peer} belongs to another cluster")
 
     def close(self) -> None:
-        self._socket.close()
+        self._stream.close()
 
     def is_usable(self) -> bool:
         """Whether an idle connection still stands. Nothing may have arrived on it, and not its end either."""
-        if self._socket.fileno() < 0:
-            return False
-        arrived = select.poll()
-        arrived.register(self._socket, select.POLLIN)
-        return not arrived.poll(0)
+        return not self._stream.is_closed and self._stream.is_silent()
 
     # Requests. `deadline_s` is how long the whole call may take.
 
@@ -136,23 +123,14 @@ class DataConnection:
 
     def send_some(self, parts: Many[Buffer]) -> list[Buffer]:
         """Send what the kernel takes now, without waiting: what is left. So several servers can be sent to at once."""
-        left = list(parts)
         try:
-            while left:
-                sent = self._socket.sendmsg(left[:PARTS_MAX], (), socket.MSG_DONTWAIT)
-                while left and sent >= len(left[0]):
-                    sent -= len(left.pop(0))
-                if sent:
-                    left[0] = memoryview(left[0])[sent:]
-        except BlockingIOError:
-            return left
+            return self._stream.send_some(parts)
         except OSError as error:
             raise self._broken(error) from error
-        return left
 
     def fileno(self) -> int:
         """For poll."""
-        return self._socket.fileno()
+        return self._stream.socket.fileno()
 
     def start_write(self, request: WriteRequest, deadline_s: float) -> None:
         """Send a WRITE's head only, with the request's own patience; pieces follow by `send_piece`."""
@@ -183,10 +161,12 @@ class DataConnection:
         """A descriptor of the file that holds a chunk, for the caller to close; unix sockets only."""
         deadline = time.monotonic() + deadline_s
         self._send([frames.encode_open(request)], deadline)
-        first, descriptors = self._receive_descriptors(deadline)
         try:
-            rest = self._receive(FRAME.size - 1, deadline)
-            meta, _ = self._receive_body(Verb.OPEN, self._parse_frame(first + bytes(rest)), deadline)
+            descriptors = self._stream.take_descriptors(deadline)
+        except OSError as error:
+            raise self._broken(error) from error
+        try:
+            meta, _ = self._receive_reply(Verb.OPEN, deadline)
             if len(descriptors) != 1:
                 self.close()
                 raise ProtocolError(f"{self._peer} passed {len(descriptors)} descriptors")
@@ -200,90 +180,44 @@ class DataConnection:
     # Bytes
 
     def _receive_reply(self, verb: Verb, deadline: float) -> tuple[bytes, memoryview]:
-        return self._receive_body(verb, self._parse_frame(self._receive(FRAME.size, deadline)), deadline)
-
-    def _parse_frame(self, header: Buffer) -> Frame:
+        """Meta and payload of a reply to `verb`; raises what the server refused with."""
+        header = self._take(FRAME.size, deadline)
         try:
-            return frames.parse_frame(header)
+            frame = frames.parse_frame(header)
         except ProtocolError:
             self.close()
             raise
-
-    def _receive_body(self, verb: Verb, frame: Frame, deadline: float) -> tuple[bytes, memoryview]:
         if frame.verb is not verb:
             self.close()
             raise ProtocolError(f"{self._peer} answered {frame.verb.name} to {verb.name}")
-        meta = bytes(self._receive(frame.meta_length, deadline))
+        meta = bytes(self._take(frame.meta_length, deadline))
         if frame.status:
             raise frames.parse_error(meta)
-        return meta, self._receive(frame.payload_length, deadline)
-
-    def _receive_descriptors(self, deadline: float) -> tuple[bytes, list[int]]:
-        """The first byte of a reply and the descriptors that came with it."""
-        self._set_timeout(deadline)
         try:
-            first, descriptors, _, _ = socket.recv_fds(self._socket, 1, 1)
+            return meta, self._stream.take_over(frame.payload_length, deadline)
         except OSError as error:
             raise self._broken(error) from error
-        if not first:
-            raise self._broken(None)
-        return first, descriptors
 
     def _send(self, parts: list[Buffer], deadline: float) -> None:
-        """Send all parts, as far as they fit in one system call: a head travels with its small payload."""
-        self._set_timeout(deadline)
         try:
-            sent = self._socket.sendmsg(parts[:PARTS_MAX])
-            for part in parts:
-                if sent >= len(part):
-                    sent -= len(part)
-                else:
-                    self._set_timeout(deadline)
-                    self._socket.sendall(memoryview(part)[sent:])
-                    sent = 0
+            self._stream.send(parts, deadline)
         except OSError as error:
             raise self._broken(error) from error
 
-    def _receive(self, length: int, deadline: float) -> memoryview:
-        whole = memoryview(bytearray(length))
-        at = 0
-        while at < length:
-            self._set_timeout(deadline)
-            try:
-                count = self._socket.recv_into(whole[at:])
-            except OSError as error:
-                raise self._broken(error) from error
-            if count == 0:
-                raise self._broken(None)
-            at += count
-        return whole
+    def _take(self, length: int, deadline: float) -> memoryview:
+        try:
+            return self._stream.take(length, deadline)
+        except OSError as error:
+            raise self._broken(error) from error
 
-    def _set_timeout(self, deadline: float) -> None:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise self._broken(TimeoutError())
-        self._socket.settimeout(left)
-
-    def _broken(self, error: OSError | None) -> UnavailableError:
+    def _broken(self, error: OSError) -> UnavailableError:
         """Close, and say what happened."""
         self.close()
         if isinstance(error, TimeoutError):
             return DeadlineExceededError(f"{self._peer} did not answer in time")
-        return UnavailableError(f"{self._peer} ended the connection{f': {error.strerror}' if error else ''}")
+        return UnavailableError(f"{self._peer} ended the connection{f': {error.strerror}' if error.strerror else ''}")
 
 
 def write_parts(request: WriteRequest, payload: Many[Buffer], deadline_s: float) -> list[Buffer]:
     """A WRITE as it travels, with the time that is left as the server's own deadline."""
     return [frames.encode_write(replace(request, patience_ms=max(1, int(deadline_s * 1000)))), *payload]
-
-
-def configure(sock: socket.socket) -> None:
-    """Options of both ends of a data connection."""
-    if sock.family == socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_BUFFER_BYTES)
-    else:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):  # else the system's two hours
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S // 4)

@@ -7,16 +7,15 @@ everything, and the way for whoever cannot reach this port.
 from __future__ import annotations
 
 import os
-import select
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from helenite.core.calls import GREETING_BYTES, HEADER, encode_failure, encode_reply, parse_call, parse_header
-from helenite.core.dataport import configure
 from helenite.core.errors import HeleniteError, ProtocolError, UnavailableError
 from helenite.core.pb import master_pb2
 from helenite.core.sessions import Sessions
+from helenite.core.stream import Stream
 from helenite.master.namespace_verbs import NamespaceVerbs
 
 CONNECTIONS_MAX = 256
@@ -24,8 +23,6 @@ CONNECTIONS_MAX = 256
 BACKLOG = 128
 TRANSFER_S = 30.0
 """Longest silence of a client in the middle of a call or a reply."""
-FIRST_BYTES = 64 * 1024
-"""Read at once; nearly every call fits."""
 
 
 class CallPort:
@@ -39,6 +36,7 @@ class CallPort:
             "Locate": verbs.locate,
             "Mutate": verbs.mutate,
             "Allocate": verbs.allocate,
+            "ReadFeed": verbs.read_feed,
         }
         self._greeting = os.urandom(GREETING_BYTES)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -60,40 +58,22 @@ class CallPort:
         self._sessions.wait()
 
     def _serve(self, connection: socket.socket) -> None:
-        configure(connection)
-        connection.settimeout(TRANSFER_S)
-        connection.sendall(self._greeting)
-        waiting = select.poll()
-        waiting.register(connection, select.POLLIN)
-        while waiting.poll() and self._answer(connection, waiting):  # an idle connection may stay
-            pass
+        stream = Stream(connection, TRANSFER_S)
+        stream.send([self._greeting])
+        while stream.wait():
+            self._answer(stream)
 
-    def _answer(self, connection: socket.socket, waiting: select.poll) -> bool:
-        """Read a call and answer it; False when the client has gone. `waiting` tells what arrives after the call."""
-        received = bytearray(connection.recv(FIRST_BYTES))
-        if not received:
-            return False
-        _receive(connection, received, HEADER.size)
-        code, length = parse_header(received)
-        _receive(connection, received, HEADER.size + length)
-        if len(received) > HEADER.size + length:
+    def _answer(self, stream: Stream) -> None:
+        """Read a call and answer it."""
+        code, length = parse_header(stream.take(HEADER.size))
+        verb, request = parse_call(code, bytes(stream.take(length)))
+        if not stream.is_empty:
             raise ProtocolError("a client sent a second call before the reply to the first")
-        verb, request = parse_call(code, bytes(memoryview(received)[HEADER.size :]))
         try:
-            if verb.name == "Mutate" and waiting.poll(0):
+            if verb.name == "Mutate" and not stream.is_silent():
                 # Its end has arrived. A master that was paused finds calls whose clients have long been told no.
                 raise UnavailableError("the client no longer waits for this change")
             reply = encode_reply(self._answers[verb.name](request))
         except HeleniteError as error:
             reply = encode_failure(error)
-        connection.sendall(reply)
-        return True
-
-
-def _receive(connection: socket.socket, into: bytearray, length: int) -> None:
-    """Read until there are `length` bytes."""
-    while len(into) < length:
-        piece = connection.recv(max(FIRST_BYTES, length - len(into)))
-        if not piece:
-            raise ConnectionResetError("the client left in the middle of a call")
-        into += piece
+        stream.send([reply])

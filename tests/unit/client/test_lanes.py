@@ -44,7 +44,7 @@ class Verbs:
         self.mutated += len(request.mutations)
         return master_pb2.MutateReply()
 
-    list = locate = allocate = mutate
+    list = locate = allocate = read_feed = mutate
 
 
 class Master:
