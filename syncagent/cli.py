@@ -86,7 +86,8 @@ def add(
         check_folder_is_free(draft.settings, path)
         draft.settings = dataclasses.replace(draft.settings, pairs=(*draft.settings.pairs, pair))
     is_running = _tell_daemon(agent)
-    print(f"{path} is kept equal with {url}" + ("." if is_running else " while this runs: helenite sync run"))
+    hint = "." if is_running else f" while this runs: helenite sync run{agent.option}"
+    print(f"{path} is kept equal with {url}{hint}")
 
 
 def _read_password(user: str) -> str:
@@ -118,13 +119,14 @@ def stop(home: HomeOption = None) -> None:
 @app.command()
 def status(as_json: Json = False, home: HomeOption = None) -> None:
     """How all folders are doing. Exit status 1 when one needs you, 3 when the agent is not running."""
-    answer = ask(_home(home), "status")
+    agent = _home(home)
+    answer = ask(agent, "status")
     found = parse_status(answer)
     if as_json:
         print(json.dumps(answer, indent=2))
     else:
         for pair in found.pairs:
-            _print_pair(pair)
+            _print_pair(pair, agent)
         if not found.pairs:
             print("no folder is synced yet; begin with: helenite sync add URL FOLDER")
         print(f"icon {found.tray}")
@@ -132,16 +134,17 @@ def status(as_json: Json = False, home: HomeOption = None) -> None:
         raise typer.Exit(1)
 
 
-def _print_pair(pair: PairStatus) -> None:
+def _print_pair(pair: PairStatus, agent: Home) -> None:
     progress = f", {pair.done} of {pair.done + pair.left}" if pair.left else ""
-    print(f"{pair.folder}  {pair.mood}: {pair.sentence}{progress}")
+    sentence = "" if pair.sentence == pair.mood else f": {pair.sentence}"
+    print(f"{pair.folder}  {pair.mood}{sentence}{progress}")
     for trouble in [pair.watch_trouble, *pair.troubles]:
         if trouble:
             print(f"    {trouble}")
     if pair.conflicts:
-        print(f"    conflict copies: {len(pair.conflicts)} (helenite sync conflicts)")
+        print(f"    conflict copies: {len(pair.conflicts)} (helenite sync conflicts{agent.option})")
     if pair.decisions:
-        print(f"    say: helenite sync decide {' | '.join(pair.decisions)}")
+        print(f"    say: helenite sync decide {' | '.join(pair.decisions)}{agent.option}")
 
 
 @app.command()

@@ -122,7 +122,7 @@ def ask(home: Home, command: str, **values: Any) -> Answer:
             connection.sendall(json.dumps({"command": command, "values": values, "token": token}).encode() + b"\n")
             answer: Answer = json.loads(_read_line(connection))
     except (OSError, ValueError) as error:
-        raise UnavailableError("the agent is not running; start it with: helenite sync run") from error
+        raise UnavailableError(f"the agent is not running; start it with: helenite sync run{home.option}") from error
     if "error" in answer:
         raise error_from_code(answer["code"], answer["error"])
     return answer

@@ -200,10 +200,20 @@ class Daemon:
                 found: Answer = runner.call(lambda engine: explain(engine, path))
                 return found
             case "decide":
-                runner.call(DECISIONS[str(values["decision"])])
+                decision = str(values["decision"])
+                runner.call(lambda engine: _decide(runner, engine, decision))
                 return {}
             case _:
                 raise InvalidRequestError(f"the agent knows no command {command!r}")
+
+
+def _decide(runner: PairRunner, engine: Engine, decision: str) -> None:
+    """Carry out what a person says to a stop; on the engine's thread, where no cycle is under way."""
+    offered = runner.status.decisions
+    if decision not in offered:
+        asked = f"the answers to it are: {', '.join(offered)}" if offered else "the agent has asked nothing"
+        raise InvalidRequestError(f"{decision} is no answer; {asked}")
+    DECISIONS[decision](engine)
 
 
 def _recent_files(events: Iterable[tuple[Event, str]]) -> tuple[Recent, ...]:

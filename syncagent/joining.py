@@ -42,8 +42,8 @@ class Preview:
     @property
     def sentence(self) -> str:
         return (
-            f"{self.local_count} entries are only here and go to the server, {self.remote_count} are only there and"
-            f" come here; {self.common_count} names are on both sides, and where their contents differ both are kept."
+            f"Only here, and going to the server: {self.local_count}. Only there, and coming here: {self.remote_count}."
+            f" Names on both sides: {self.common_count}; where their contents differ, both are kept."
         )
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,11 @@ class Home:
     def running_lock(self) -> filelock.FileLock:
         """Held by the daemon for as long as it runs."""
         return filelock.FileLock(self.path / "agent.lock", timeout=0)
+
+    @property
+    def option(self) -> str:
+        """What a command has to be given to find it: nothing, if it looks there anyway."""
+        return "" if self.path == default_home() else f" --home {shlex.quote(str(self.path))}"
 
     def pair_dir(self, pair: str) -> FilePath:
         return self.path / f"pair-{pair}"

@@ -101,13 +101,15 @@ def test_what_is_no_file_is_left_alone(scene: Scene, tmp_path: Path) -> None:
 
 
 def test_times(scene: Scene) -> None:
-    seconds = {"1913": -1_800_000_000, "1970": 0, "2106": 4_294_967_296, "2025": 1_750_000_000}
+    tomorrow = scene.here.stat().st_mtime_ns // 10**9 + 86_400
+    seconds = {"1913": -1_800_000_000, "1970": 0, "2106": 4_294_967_296, "2025": 1_750_000_000, "tomorrow": tomorrow}
     for name, at_s in seconds.items():
         (scene.here / name).write_bytes(name.encode())
         os.utime(scene.here / name, (at_s, at_s))
     scene.settle()
     assert (scene.there / "2025").stat().st_mtime == seconds["2025"]
     assert (scene.there / "2106").stat().st_mtime == seconds["2106"]
+    assert (scene.there / "tomorrow").stat().st_mtime == tomorrow
 
 
 def test_a_touch_sends_no_content(scene: Scene) -> None:

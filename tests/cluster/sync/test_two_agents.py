@@ -281,9 +281,9 @@ def test_the_first_sync_of_two_full_folders(cluster: Cluster, tmp_path: Path) ->
     first.start()
     settle(server, first)
     said = second.command("add", url, str(second.folder))
-    assert "1 entries are only here" in said.stdout
-    assert "1 are only there" in said.stdout
-    assert "3 names are on both sides" in said.stdout
+    assert "Only here, and going to the server: 1." in said.stdout
+    assert "Only there, and coming here: 1." in said.stdout
+    assert "Names on both sides: 3;" in said.stdout
     second.start()
     tree = settle(server, first, second)
     assert tree["d/other"] == b"first"

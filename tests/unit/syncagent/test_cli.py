@@ -63,7 +63,7 @@ def test_every_command_explains_itself() -> None:
 def test_without_an_agent_that_runs(home: Home, arguments: tuple[str, ...]) -> None:
     status, sentence = refusal(home, *arguments)
     assert status == 3
-    assert sentence == "the agent is not running; start it with: helenite sync run"
+    assert sentence == f"the agent is not running; start it with: helenite sync run --home {home.path}"
 
 
 @pytest.mark.parametrize(

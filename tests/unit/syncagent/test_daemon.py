@@ -14,7 +14,7 @@ import pytest
 from helenite.core.clock import Clock
 from helenite.core.errors import ConfigurationError, InvalidRequestError, UnavailableError
 from syncagent import daemon as daemon_module
-from syncagent import steady
+from syncagent import runner, steady
 from syncagent.control import ask
 from syncagent.daemon import Daemon
 from syncagent.engine import Engine, Report
@@ -183,6 +183,22 @@ def test_after_a_sleep_of_the_machine_everything_is_looked_at(
     assert running.pair_status.cycles > cycles
 
 
+def test_without_enough_watches_everything_is_looked_at_often(
+    running: Running, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.stop()
+    limit = "the system allows no more watches"
+    monkeypatch.setattr(runner, "POLL_S", 0.3)
+    monkeypatch.setattr(FolderWatch, "start", lambda watch: setattr(watch, "trouble", limit))
+    running._stopping.clear()
+    running.start()
+    running.settles()
+    for number in range(3):
+        (running.folder / f"unseen {number}").write_bytes(b"%d" % number)
+        wait_until(lambda number=number: f"unseen {number}" in names(fs), 20)
+    assert running.pair_status.watch_trouble == limit
+
+
 def test_a_journal_of_a_newer_program_needs_a_person(running: Running, fs: MemoryFileSystem) -> None:
     running.settles()
     running.stop()
@@ -209,6 +225,9 @@ def test_commands_that_make_no_sense(running: Running) -> None:
         ask(running.home, "dance")
     with pytest.raises(ConfigurationError):
         ask(running.home, "history", pair="unknown", count=3)
+    for decision in ("allow", "undo", "start-over", "dance"):
+        with pytest.raises(InvalidRequestError, match="the agent has asked nothing"):
+            ask(running.home, "decide", decision=decision)
     assert ask(running.home, "history", count=0) == {"events": []}
 
 

@@ -7,11 +7,12 @@ import shutil
 
 import pytest
 
-from helenite.core.errors import HeleniteError, ProtocolError, UnavailableError
+from helenite.core.errors import HeleniteError, InsufficientStorageError, ProtocolError, UnavailableError
 from syncagent.executor import Outcome
-from syncagent.model import Kind
+from syncagent.model import Kind, RemoteStamp
 from syncagent.names import STATE_DIRECTORY
 from syncagent.plan import Delete, Move, Pair, Plan, Upload
+from syncagent.ports import Upload as SentContent
 from syncagent.safety import Danger, Limits
 from tests.support.sync_server import MemoryServer
 from tests.support.sync_world import Agent, Make, World, requests_of, write
@@ -245,6 +246,29 @@ def test_failures_wait_longer_and_longer(world: World, agent: Agent, server: Mem
         world.clock.now = report.wake_at
     assert waits == [1, 2, 4, 8]
     assert set(server.listing()) == {"good"}
+
+
+def test_a_server_without_room_takes_what_still_fits(world: World, agent: Agent, server: MemoryServer) -> None:
+    honest = server.store
+
+    def store_small(path: tuple[str, ...], upload: SentContent, replaces: RemoteStamp | None) -> RemoteStamp:
+        if upload.size > 100:
+            raise InsufficientStorageError("there is no room for this")
+        return honest(path, upload, replaces)
+
+    server.store = store_small  # type: ignore[method-assign]
+    for number in range(5):
+        write(agent, f"small {number}")
+        write(agent, f"large {number}", b"x" * 1000)
+    report = agent.cycle("")
+    assert set(server.listing()) == {f"small {number}" for number in range(5)}
+    assert {trouble.path[-1]: trouble.reason for trouble in report.troubles} == {
+        f"large {number}": "there is no room for this" for number in range(5)
+    }
+    server.store = honest  # type: ignore[method-assign]
+    world.settle()
+    world.check()
+    assert len(server.listing()) == 10
 
 
 def test_a_preview_changes_nothing(world: World, agent: Agent, server: MemoryServer) -> None:
