@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from helenite.core.errors import UnavailableError
+from syncagent.executor import Outcome
 from syncagent.names import STATE_DIRECTORY
+from syncagent.plan import Pair, Plan
 from tests.support.sync_server import MemoryServer
 from tests.support.sync_world import Agent, Crash, World, write
 
@@ -225,3 +228,151 @@ def test_an_equal_file_of_somebody_else_is_left_alone(world: World, agent: Agent
     world.settle()
     world.check()
     assert server.listing() == {"a": b"", "b": b""}
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("restarts", [True, False])
+@pytest.mark.parametrize("second", [b"second, longer", b"2"])
+def test_a_lost_reply_and_then_an_edit_is_no_conflict(
+    world: World, agent: Agent, server: MemoryServer, *, is_new: bool, restarts: bool, second: bytes
+) -> None:
+    if not is_new:
+        write(agent, "d/a", b"0")
+        world.settle()
+
+    def lose(phase: str, name: str) -> None:
+        if (phase, name) == ("after", "store"):
+            server.hook = lambda _phase, _name: None
+            raise UnavailableError("lost")
+
+    write(agent, "d/a", b"1")
+    server.hook = lose
+    while server.listing().get("d/a") != b"1":
+        agent.cycle()
+        world.clock.now += 1
+    if restarts:
+        agent.restart()
+    write(agent, "d/a", second)
+    world.settle()
+    world.check()
+    assert agent.listing() == {"d": None, "d/a": second}
+    assert not (agent.root / STATE_DIRECTORY / "underway").exists()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_crash_after_a_download_and_then_an_edit_there_is_no_conflict(
+    world: World, agent: Agent, server: MemoryServer, monkeypatch: pytest.MonkeyPatch, *, is_new: bool
+) -> None:
+    if not is_new:
+        server.put(("a",), b"0")
+        world.settle()
+    server.put(("a",), b"1")
+    install = agent.engine._folder.install
+
+    def install_and_die(*given: object) -> None:
+        install(*given)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(agent.engine._folder, "install", install_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        world.settle()
+    agent.restart()
+    assert agent.listing() == {"a": b"1"}
+    server.put(("a",), b"there")
+    world.settle()
+    world.check()
+    assert agent.listing() == {"a": b"there"}
+
+
+def test_what_another_has_sent_is_a_conflict_all_the_same(world: World, agent: Agent, server: MemoryServer) -> None:
+    def refuse(phase: str, name: str) -> None:
+        if (phase, name) == ("before", "store"):
+            raise UnavailableError("no")
+
+    write(agent, "a", b"mine")
+    server.hook = refuse
+    agent.cycle()
+    server.hook = lambda _phase, _name: None
+    server.put(("a",), b"theirs")
+    agent.restart()
+    write(agent, "a", b"mine again")
+    world.settle()
+    world.check()
+    assert sorted(content or b"" for content in agent.listing().values()) == [b"mine again", b"theirs"]
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+@pytest.mark.parametrize("moved", ["file", "directory"])
+def test_a_lost_reply_to_a_move_and_then_another_rename_is_no_contest(
+    world: World, agent: Agent, server: MemoryServer, *, moved: str, restarts: bool
+) -> None:
+    """The server's move was ours, so the later name stands, and not the server's."""
+    write(agent, "file", b"1")
+    write(agent, "directory/b", b"2")
+    world.settle()
+
+    def lose(phase: str, name: str) -> None:
+        if (phase, name) == ("after", "move"):
+            server.hook = lambda _phase, _name: None
+            raise UnavailableError("lost")
+
+    (agent.root / moved).rename(agent.root / "once")
+    server.hook = lose
+    while "once" not in server.listing():
+        agent.cycle()
+        world.clock.now += 1
+    if restarts:
+        agent.restart()
+    (agent.root / "once").rename(agent.root / "twice")
+    world.settle()
+    world.check()
+    assert "twice" in server.listing()
+    assert not {"once", moved} & server.listing().keys()
+    assert not (agent.root / STATE_DIRECTORY / "underway").exists()
+
+
+def test_a_crash_right_after_an_upload_was_recognised_and_then_a_rename(
+    world: World, agent: Agent, server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known that the two are one, and not yet that they were agreed upon: the name here is the later one."""
+
+    def lose(phase: str, name: str) -> None:
+        if (phase, name) == ("after", "store"):
+            server.hook = lambda _phase, _name: None
+            raise UnavailableError("lost")
+
+    write(agent, "a", b"1")
+    server.hook = lose
+    agent.cycle()
+    assert server.listing() == {"a": b"1"}
+    world.clock.now += 1
+    execute = agent.engine._executor.execute
+    plans: list[Plan] = []
+
+    def execute_once(plan: Plan) -> Outcome:
+        if plans:
+            raise KeyboardInterrupt
+        plans.append(plan)
+        return execute(plan)
+
+    monkeypatch.setattr(agent.engine._executor, "execute", execute_once)
+    with pytest.raises(KeyboardInterrupt):
+        agent.cycle()
+    assert [type(step) for step in plans[0].steps] == [Pair]
+    agent.restart()
+    (agent.root / "a").rename(agent.root / "b")
+    world.settle()
+    world.check()
+    assert server.listing() == {"b": b"1"}
+
+
+def test_of_two_moves_that_are_not_both_ours_the_servers_stands(
+    world: World, agent: Agent, server: MemoryServer
+) -> None:
+    write(agent, "a", b"1")
+    world.settle()
+    server.rename(("a",), ("theirs",))
+    (agent.root / "a").rename(agent.root / "mine")
+    world.settle()
+    world.check()
+    assert agent.listing() == {"theirs": b"1"}
