@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from helenite.core.errors import IncompleteBodyError, InvalidRequestError
-from helenite.core.stream import limit_waits
+from helenite.core.stream import TIMED_OUT, limit_waits
 from webdav.http1 import CHUNK_LINE_BYTES_MAX, HEAD_BYTES_MAX, TRAILERS_MAX, HeadError, parse_chunk_size
 
 RECEIVE_BYTES = 16 * 1024
@@ -21,8 +21,6 @@ RECEIVE_BYTES = 16 * 1024
 PIECE_BYTES = 256 * 1024
 """Largest piece of a body handed on at once; larger ones were measured slower, they fall out of the cache."""
 END_OF_HEAD = b"\r\n\r\n"
-TIMED_OUT = "timed out"
-"""As Python says it; cheroot compares."""
 
 
 class BodyTooLargeError(InvalidRequestError):

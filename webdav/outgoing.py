@@ -11,7 +11,7 @@ import socket
 import ssl
 
 from helenite.core.errors import HeleniteError
-from webdav.body import TIMED_OUT
+from helenite.core.stream import TIMED_OUT
 
 SEND_BYTES = 256 * 1024
 """Encrypted and sent with one call at most, so that the timeout bounds a piece and not a file."""

@@ -24,6 +24,8 @@ PARTS_MAX = 64
 BUFFER_BYTES = 64 * 1024
 GRAIN_S = 0.1
 """How much later than its deadline a wait may end, so that similar deadlines need no new limit."""
+TIMED_OUT = "timed out"
+"""As Python says it; cheroot compares."""
 _TIMEVAL = struct.Struct("@ll")
 
 
@@ -108,7 +110,7 @@ class Stream:
         try:
             first, descriptors, _, _ = socket.recv_fds(self.socket, 1, 1)
         except BlockingIOError:
-            raise TimeoutError from None
+            raise TimeoutError(TIMED_OUT) from None
         if not first:
             raise ConnectionResetError
         self._buffer[:1] = first
@@ -121,7 +123,7 @@ class Stream:
         try:
             count = self.socket.recv_into(into)
         except BlockingIOError:
-            raise TimeoutError from None
+            raise TimeoutError(TIMED_OUT) from None
         if count == 0:
             raise ConnectionResetError
         return count
@@ -143,7 +145,7 @@ class Stream:
                 self.socket.sendall(memoryview(part)[sent:])
                 sent = 0
         except BlockingIOError:
-            raise TimeoutError from None
+            raise TimeoutError(TIMED_OUT) from None
 
     def send_some(self, parts: Sequence[Buffer]) -> list[Buffer]:
         """Send what the kernel takes now, without waiting: what is left."""
@@ -163,7 +165,7 @@ class Stream:
         """Let the next wait end soon after the deadline (monotonic seconds); TimeoutError when it has passed."""
         left = deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError
+            raise TimeoutError(TIMED_OUT)
         grain = min(GRAIN_S, left / 4)
         if not left <= self._limit_s <= left + grain:
             self._limit_s = left + grain / 2
