@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from cheroot import wsgi
 from cheroot.server import HTTPRequest
 
-from helenite.client.reader import Segment
 from helenite.core.errors import HeleniteError
 from webdav.body import Body
 from webdav.http1 import Head, HeadError, parse_head
@@ -140,7 +139,7 @@ _NOWHERE = _Nowhere()
 
 
 class Gateway(wsgi.Gateway_10):
-    """Calls the WSGI application and sends what it returns: bytes, memoryviews or Segments of files."""
+    """Calls the WSGI application and sends what it returns: bytes or memoryviews."""
 
     req: Request
 
@@ -228,8 +227,8 @@ class Gateway(wsgi.Gateway_10):
         else:
             request.close_connection = True
 
-    def _send(self, piece: bytes | memoryview | Segment) -> None:
-        length = piece.length if isinstance(piece, Segment) else len(piece)
+    def _send(self, piece: bytes | memoryview) -> None:
+        length = len(piece)
         if not self._has_body or length == 0:
             return
         if self._length is not None:
@@ -238,24 +237,13 @@ class Gateway(wsgi.Gateway_10):
                 raise BrokenResponseError("a response is longer than its Content-Length")
         if self._is_chunked:
             self._pending += b"%x\r\n" % length
-        out = self.req.conn.wfile
-        if isinstance(piece, Segment) and piece.data is None:
-            assert piece.descriptor is not None, piece
-            self._flush()
-            out.send_file(piece.descriptor, piece.offset, length)
-        else:
-            self._send_data(piece.data if isinstance(piece, Segment) else piece)
+        if self._pending and length <= JOIN_BYTES_MAX:
+            piece = self._pending + bytes(piece)
+            self._pending = b""
+        self._flush()
+        self.req.conn.wfile.write(piece)
         if self._is_chunked:
             self._pending = b"\r\n"
-
-    def _send_data(self, data: bytes | memoryview | None) -> None:
-        assert data is not None
-        if self._pending and len(data) <= JOIN_BYTES_MAX:
-            data = self._pending + bytes(data)
-            self._pending = b""
-            self.req.sent_headers = True
-        self._flush()
-        self.req.conn.wfile.write(data)
 
     def _flush(self) -> None:
         self.req.sent_headers = True

@@ -1,4 +1,4 @@
-"""Bytes to a client: sending pieces and ranges of files on a socket whose waits end.
+"""Bytes to a client: sending pieces on a socket whose waits end.
 
 Used by `exchange` through its connection. A plain socket blocks, so that the kernel takes a large piece in one call and
 ends the wait for a client that does not read (`core.stream`). One thread at a time.
@@ -6,7 +6,6 @@ ends the wait for a client that does not read (`core.stream`). One thread at a t
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 
@@ -39,27 +38,3 @@ class Outgoing:
                 view = view[self._sock.send(view[:most]) :]
         except BlockingIOError:
             raise TimeoutError(TIMED_OUT) from None
-
-    def send_file(self, descriptor: int, offset: int, length: int) -> None:
-        """Send a range of an open file; without TLS it never enters this process."""
-        if self._is_tls:
-            self._send_file_by_hand(descriptor, offset, length)
-            return
-        end = offset + length
-        while offset < end:
-            try:
-                sent = os.sendfile(self._sock.fileno(), descriptor, offset, end - offset)
-            except BlockingIOError:
-                raise TimeoutError(TIMED_OUT) from None
-            if sent == 0:
-                raise BrokenResponseError("a file became shorter while it was sent")
-            offset += sent
-
-    def _send_file_by_hand(self, descriptor: int, offset: int, length: int) -> None:
-        end = offset + length
-        while offset < end:
-            data = os.pread(descriptor, min(SEND_BYTES, end - offset), offset)
-            if not data:
-                raise BrokenResponseError("a file became shorter while it was sent")
-            self._sock.sendall(data)
-            offset += len(data)

@@ -113,7 +113,7 @@ def _get_file(request: Request, file: File, headers: Headers) -> Response:
     ranges = _ranges_to_send(request, file, size)
     if ranges is None:
         described = [("Content-Type", file.get_content_type()), ("Content-Length", str(size))]
-        return Response(200, described + headers, _segments(file, (ByteRange(0, size),), {}))
+        return Response(200, described + headers, _pieces(file, (ByteRange(0, size),), {}))
     if not ranges:
         raise refusal(416, "no range lies inside the file", headers=[("Content-Range", f"bytes */{size}")])
     if len(ranges) > 1:
@@ -123,7 +123,7 @@ def _get_file(request: Request, file: File, headers: Headers) -> Response:
         ("Content-Length", str(ranges[0].length)),
         ("Content-Range", ranges[0].content_range(size)),
     ]
-    return Response(206, described + headers, _segments(file, ranges, {}))
+    return Response(206, described + headers, _pieces(file, ranges, {}))
 
 
 def _ranges_to_send(request: Request, file: File, size: int) -> tuple[ByteRange, ...] | None:
@@ -136,12 +136,12 @@ def _ranges_to_send(request: Request, file: File, size: int) -> tuple[ByteRange,
     return parse_ranges(wanted, size)
 
 
-def _segments(file: File, parts: tuple[ByteRange, ...], heads: dict[ByteRange, bytes]) -> Iterator[BodyPiece]:
+def _pieces(file: File, parts: tuple[ByteRange, ...], heads: dict[ByteRange, bytes]) -> Iterator[BodyPiece]:
     with file.get_content() as reader:
         for part in parts:
             if part in heads:
                 yield heads[part]
-            yield from reader.segments(part.start, part.length)
+            yield from reader.iterate(part.start, part.length)
 
 
 def _multipart(file: File, ranges: tuple[ByteRange, ...], headers: Headers) -> Response:
@@ -160,7 +160,7 @@ def _multipart(file: File, ranges: tuple[ByteRange, ...], headers: Headers) -> R
     described = [("Content-Type", f"multipart/byteranges; boundary={boundary}"), ("Content-Length", str(length))]
 
     def body() -> Iterator[BodyPiece]:
-        yield from _segments(file, ranges, heads)
+        yield from _pieces(file, ranges, heads)
         yield end
 
     return Response(206, described + headers, body())

@@ -1,7 +1,7 @@
 """What a handler returns: a status, headers and a body, and how they become a WSGI response.
 
-Used by every handler; the server adds Date and framing. Bodies are bytes, memoryviews or Segments (`server.Gateway`
-sends those without copying).
+Used by every handler; the server adds Date and framing. Bodies are pieces, each of which is sent before the next
+is taken.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from itertools import chain
 
-from helenite.client.reader import Segment
-
-BodyPiece = bytes | memoryview | Segment
+BodyPiece = bytes | memoryview
 Headers = list[tuple[str, str]]
 
 XML_TYPE = "application/xml; charset=utf-8"

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -21,16 +20,6 @@ PIECE_BYTES = MIB
 """Unit of reading: large enough that a round trip costs little, small enough to stay in a processor's cache."""
 AHEAD_MAX = 2
 """Pieces fetched ahead of the one that is being sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Verified bytes of a file: either `data`, or `length` bytes at `offset` of `descriptor`."""
-
-    data: memoryview | bytes | None
-    descriptor: int | None
-    offset: int
-    length: int
 
 
 class Reader:
@@ -89,11 +78,6 @@ class Reader:
         finally:
             for future in ahead:
                 future.cancel()
-
-    def segments(self, offset: int, length: int) -> Iterator[Segment]:
-        """The same range as segments for a gateway."""
-        for data in self.iterate(offset, length):
-            yield Segment(data, None, 0, len(data))
 
     def _fetch_kept(self, piece: Piece, buffer: memoryview) -> memoryview | None:
         """A piece that this machine's memory has, read in this thread: handing it to another costs more than that."""

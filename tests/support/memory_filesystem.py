@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Many
@@ -28,7 +26,6 @@ from helenite.client.chunking import (
     resolve_splice,
 )
 from helenite.client.coherence import Coherence
-from helenite.client.reader import Segment
 from helenite.client.smallfiles import SmallFile, Stored
 from helenite.core import errors
 from helenite.core.clock import Clock
@@ -98,7 +95,7 @@ class MemoryRpc:
 class MemoryFileSystem:
     """The whole cluster in a dict. `calls` counts round trips by verb; `faults` maps a verb to what it raises next."""
 
-    def __init__(self, clock: Clock | None = None, *, trash: bool = True, with_descriptors: bool = False) -> None:
+    def __init__(self, clock: Clock | None = None, *, trash: bool = True) -> None:
         self._clock = clock or Clock()
         self._guard = threading.RLock()
         self._sequence = 0
@@ -107,7 +104,6 @@ class MemoryFileSystem:
         self._feed: list[Change] = []
         self._trash: dict[int, tuple[Trashed, Node]] = {}
         self._keeps_trash = trash
-        self._with_descriptors = with_descriptors
         now = self._clock.now_ms()
         self._root = Node(Entry("", Kind.DIRECTORY, ROOT_ID, Sequence(0), 0, now, now))
         self.rpc = MemoryRpc()
@@ -181,7 +177,7 @@ class MemoryFileSystem:
 
     def open_view(self, view: EntryView) -> MemoryReader:
         # A view pins its revision; the fake keeps no old ones, so it remembers the content of each.
-        return MemoryReader(view.entry, self._contents[view.entry.id, view.entry.revision], self._with_descriptors)
+        return MemoryReader(view.entry, self._contents[view.entry.id, view.entry.revision])
 
     def create(
         self, path: Path, *, condition: Condition = ANY, size_bytes: int | None = None, modified_at_ms: int = 0
@@ -604,12 +600,11 @@ class MemoryFileSystem:
 
 
 class MemoryReader:
-    """Reads one revision; hands out descriptors when it was asked to."""
+    """Reads one revision."""
 
-    def __init__(self, entry: Entry, content: bytes, with_descriptors: bool = False) -> None:
+    def __init__(self, entry: Entry, content: bytes) -> None:
         self.entry = entry
         self._content = memoryview(content)
-        self._with_descriptors = with_descriptors
 
     @property
     def size_bytes(self) -> int:
@@ -631,17 +626,6 @@ class MemoryReader:
         end = len(self._content) if length is None else min(len(self._content), offset + length)
         for at in range(offset, end, MIB):
             yield self._content[at : min(at + MIB, end)]
-
-    def segments(self, offset: int, length: int) -> Iterator[Segment]:
-        for data in self.iterate(offset, length):
-            if not self._with_descriptors:
-                yield Segment(data, None, 0, len(data))
-                continue
-            with tempfile.TemporaryFile() as file:
-                file.write(b"skip me" + bytes(data))
-                file.flush()
-                yield Segment(None, file.fileno(), len(b"skip me"), len(data))
-                assert os.fstat(file.fileno()), "the receiver closed a descriptor that it was lent"
 
 
 class MemoryWriter:

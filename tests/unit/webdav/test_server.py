@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from helenite.client.reader import Segment
 from helenite.core.errors import ContentLostError
 from helenite.core.process import Worker
 from tests.support.gateways import make_certificate, our_server, serving, stock_server, stock_tls
@@ -58,12 +56,15 @@ def breaks_off(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
     raise ContentLostError("no replica is left")
 
 
-def from_a_file(environ: dict[str, Any], start_response: Any) -> Iterator[Any]:
+def from_a_buffer(environ: dict[str, Any], start_response: Any) -> Iterator[Any]:
+    """Each piece stands until the next one is taken."""
     start_response("200 OK", [("Content-Length", str(BIG))])
-    with tempfile.TemporaryFile() as file:
-        file.write(b"skip" + bytes(range(256)) * (BIG // 256 + 1))
-        file.flush()
-        yield Segment(None, file.fileno(), 4, BIG)
+    content = (bytes(range(256)) * (BIG // 256 + 1))[:BIG]
+    buffer = memoryview(bytearray(100_000))
+    for at in range(0, BIG, len(buffer)):
+        piece = content[at : at + len(buffer)]
+        buffer[: len(piece)] = piece
+        yield buffer[: len(piece)]
 
 
 def is_multiprocess(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -87,7 +88,7 @@ def _(client: Client) -> None:
         assert connection.read_reply(patience_s=1.0).body == b"1000"
 
 
-@probe("2 files are sent by the kernel", from_a_file)
+@probe("2 buffers are sent as they are", from_a_buffer)
 def _(client: Client) -> None:
     assert client.get("/").body == (bytes(range(256)) * (BIG // 256 + 1))[:BIG]
 
@@ -257,7 +258,7 @@ def test_a_response_that_breaks_off_does_not_look_whole() -> None:
 def test_files_travel_through_tls(tmp_path: Path, need: Callable[..., None]) -> None:
     need("openssl")
     certificate = make_certificate(tmp_path)
-    server = our_server(from_a_file)
+    server = our_server(from_a_buffer)
     server.ssl_adapter = LazyTls(*certificate)
     with serving(server):
         client = Client(*server.bind_addr, context=ssl.create_default_context(cafile=certificate[0]))
@@ -350,7 +351,7 @@ def test_a_crash_shows_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_client_that_goes_away_leaves_the_server_well() -> None:
-    with serving(our_server(from_a_file)) as server:
+    with serving(our_server(from_a_buffer)) as server:
         client = Client(*server.bind_addr)
         for _ in range(8):
             with client.connect() as connection:
