@@ -25,10 +25,10 @@ def save_password(home: Home, pair: str, password: str) -> str:
     if _has_keyring():
         try:
             keyring.set_password(SERVICE, _name(home, pair), password)
+            if keyring.get_password(SERVICE, _name(home, pair)) == password:  # one that is switched off keeps nothing
+                return "keyring"
         except KeyringError as error:
             log.info("the keyring does not take the password: %s", error)
-        else:
-            return "keyring"
     _write(home, _read(home) | {pair: password})
     return "file"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+import time
 from urllib.parse import urlsplit
 
 from helenite.core.process import Worker
@@ -230,6 +231,18 @@ def test_a_small_save_beside_a_large_file(scene: Scene) -> None:
     assert not (scene.there / "large").exists()  # it was on its way all the time
     scene.anna.command("limit", "--up", "0")
     assert scene.settle()["large"] == large
+
+
+def test_a_limit_holds_and_is_used(scene: Scene) -> None:
+    scene.anna.command("limit", "--up", "1M")
+    began = time.monotonic()
+    content = os.urandom(5_000_000)
+    scene.write(limited=content)
+    shows(scene.bert, f"{scene.name}/limited", content, 60)
+    took_s = time.monotonic() - began
+    scene.anna.command("limit", "--up", "0")
+    assert 4.5 <= took_s <= 15  # 5 s of sending; the rest is for a busy machine
+    scene.settle()
 
 
 def test_leftovers_of_aborted_downloads(scene: Scene) -> None:

@@ -12,6 +12,7 @@ import filelock
 import keyring
 import keyring.backend
 import keyring.backends.fail
+import keyring.backends.null
 import pytest
 from keyring.errors import KeyringLocked, PasswordDeleteError
 
@@ -179,6 +180,14 @@ def test_without_a_keyring_a_file_that_only_its_owner_may_read(home: Home) -> No
     forget_password(home, "1")
     assert (load_password(home, "1"), load_password(home, "2")) == ("", "two")
     assert "cret" not in (home.path / FILE).read_text()
+
+
+@pytest.mark.usefixtures("no_ring")
+def test_a_keyring_that_keeps_nothing(home: Home) -> None:
+    """As after `keyring --disable`."""
+    keyring.set_keyring(keyring.backends.null.Keyring())
+    assert save_password(home, "1", "secret") == "file"
+    assert load_password(home, "1") == "secret"
 
 
 def test_a_keyring_that_refuses(home: Home, ring: MemoryKeyring) -> None:
