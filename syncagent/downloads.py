@@ -205,7 +205,7 @@ def _resume(file: BinaryIO, into: FilePath, size: int) -> tuple[hashlib._Hash, i
     if file.seek(0, os.SEEK_END) > size:
         file.truncate(0)
     with into.open("rb", buffering=0) as begun:
-        return hashlib.file_digest(ContentReader(begun), "sha256"), file.tell()
+        return hashlib.file_digest(ContentReader(begun), "sha256"), file.seek(0, os.SEEK_END)
 
 
 def _begins_at(response: httpx.Response, start: int) -> bool:

@@ -1,10 +1,10 @@
 """Uploads of very large files in parts: what is on the server need not be sent again after a break or a restart.
 
-Used by `remote`. The parts are put together in a draft (`drafts`), each durable when its request is answered: the first
-by PUT, the others by PATCH. Holes of a sparse file are only named, so such a file always goes this way. A complete
-draft is moved to its name, if that is free, or its content becomes the next revision of the file that was seen there. A
-part takes some seconds, whatever the line gives. The draft is gone on with only while the local file is in the very
-state in which it was begun, so what it holds is the beginning of the content. One thread for each upload.
+Used by `deliveries`. The parts are put together in a draft (`drafts`), each durable when its request is answered: the
+first by PUT, the others by PATCH. Holes of a sparse file are only named, so such a file always goes this way. A draft
+that is complete is moved to its name, if that is free, or its content becomes the next revision of the file that was
+seen there. A part takes some seconds, whatever the line gives. The draft is gone on with only while the local file is
+in the very state in which it was begun, so what it holds is the beginning of the content. One thread for each upload.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from helenite.core.errors import (
     EntryNotFoundError,
     HeleniteError,
     InsufficientStorageError,
-    InvalidRequestError,
     PermissionDeniedError,
     PreconditionFailedError,
     ProtocolError,
@@ -30,6 +29,7 @@ from helenite.core.errors import (
 from helenite.core.paths import ROOT, Path, format_path
 from syncagent.bases import Bases
 from syncagent.bundles import MEMBERS_MAX, Bundles
+from syncagent.deliveries import Deliveries
 from syncagent.downloads import Downloads
 from syncagent.drafts import Drafts
 from syncagent.hashes import ask_digest
@@ -55,12 +55,8 @@ from syncagent.multistatus import (
     resource_of,
 )
 from syncagent.names import aside_name
-from syncagent.partwise import Partwise
 from syncagent.ports import Attributes, Changes, Fetching, Present, RemoteEntry, Sending, ServerIdentity, Upload
 from syncagent.session import SILENCE_S, Session
-from syncagent.signature import Signature
-from syncagent.splicing import patch, stamp_of
-from syncagent.uploads import Parcel, Uploads
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +90,8 @@ class WebDavRemote:
         """`memory`: a directory for what is remembered of large files; without, they always travel whole."""
         self._session = session
         self._learner = Learner(session, Bases(memory and memory / "large"))
-        self._partwise = Partwise(session, Drafts(memory and memory / "drafts"))
         self._downloads = Downloads(session, self._learner)
-        self._uploads = Uploads(session, self._learner)
+        self._deliveries = Deliveries(session, self._learner, Drafts(memory and memory / "drafts"), self._stamp)
         self._bundles = Bundles(session)
         self._known: _Abilities | None = None
 
@@ -114,7 +109,7 @@ class WebDavRemote:
         self._known = _Abilities(
             keeps_times or FILE_ID in answer.properties, tells_changes, keeps_times, group_max, group_max > 1
         )
-        self._partwise.tidy()
+        self._deliveries.tidy()
         return ServerIdentity("", resource_of(answer), answer.text(FINGERPRINT) or "")
 
     def token(self) -> str:
@@ -202,62 +197,15 @@ class WebDavRemote:
     def store(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
         if upload.kind is Kind.LINK and replaces is None:
             return self._store_link(path, upload)
-        stamp = self._put(path, upload, replaces)
+        stamp = self._deliveries.deliver(path, upload, replaces, keeps_times=self._abilities.keeps_times)
         wanted = upload.attributes
         mtime_ms = None if wanted.mtime_ms == stamp.mtime_ms else wanted.mtime_ms
         return self.set_attributes(path, stamp, Attributes(mtime_ms, wanted.executable))
 
-    def _put(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
-        """Store content in the way that moves least of it."""
-        mtime_ms = upload.attributes.mtime_ms
-        dated = {} if mtime_ms is None else {"X-OC-Mtime": _seconds(mtime_ms)}
-        signature = None
-        stamp = self._uploads.copy(path, upload, replaces, dated) if self._abilities.keeps_times else None
-        if stamp is None:
-            parcel = self._uploads.splice(upload, replaces)
-            if parcel is None and self._abilities.keeps_times and self._partwise.is_worth_it(upload):
-                stamp = self._partwise.store(path, upload, replaces, dated, self._stamp)
-            else:
-                stamp, signature = self._send(path, upload, replaces, parcel, dated)
-        if upload.kind is Kind.FILE:
-            self._learner.learn(path, stamp, upload.digest, upload.file, signature=signature)
-        return stamp
-
-    def _send(
-        self, path: Path, upload: Upload, replaces: RemoteStamp | None, splice: Parcel | None, dated: dict[str, str]
-    ) -> tuple[RemoteStamp, Signature | None]:
-        """Send a splice if there is one, the whole file if not, or if the splice does not make what the file is."""
-        parcel = splice or self._uploads.whole(upload)
-        condition = {"If-None-Match": "*"} if replaces is None else {"If-Match": replaces.etag}
-        headers, url = parcel.headers | dated | condition, self._session.url(path)
-        try:
-            if splice is None:
-                response, _ = self._session.ask("PUT", url, headers, parcel.content)
-                told = response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")
-            else:
-                told = patch(self._session, url, headers, parcel.content, upload)
-        except InvalidRequestError as error:
-            if splice is None or replaces is None:
-                raise
-            log.warning("%s is sent whole: %s", format_path(path), error)
-            self._learner.bases.forget(replaces.resource)
-            return self._send(path, upload, replaces, None, dated)
-        return self._stored(path, upload, told, replaces), parcel.signature
-
-    def _stored(self, path: Path, upload: Upload, told: tuple[str, str], replaces: RemoteStamp | None) -> RemoteStamp:
-        """The stamp of what was just stored; `told` are the ETag and the id that the server gave it, if it says so."""
-        mtime_ms = upload.attributes.mtime_ms
-        if all(told) and self._abilities.keeps_times and mtime_ms is not None:
-            return stamp_of(told, upload.size, mtime_ms, executable=False if replaces is None else replaces.executable)
-        stamp = self._stamp(path)
-        if told[0] and stamp.etag != told[0]:
-            raise PreconditionFailedError(f"{format_path(path)} has another revision by now")
-        return stamp
-
     def _store_link(self, path: Path, upload: Upload) -> RemoteStamp:
         """A link is seen as one from its first moment: it gets its name when it has its property."""
         draft = (*path[:-1], aside_name(f"link{secrets.token_hex(8)}", 1))
-        stamp = self._put(draft, upload, None)
+        stamp = self._deliveries.deliver(draft, upload, None, keeps_times=self._abilities.keeps_times)
         self._proppatch(draft, {LINK: "T"}, stamp.etag)
         self.move(draft, path, stamp)
         return stamp
@@ -420,8 +368,3 @@ class WebDavRemote:
         if response.status_code != 207:
             raise ProtocolError(f"{response.status_code} came back instead of a multistatus: is this the server?")
         return parse_multistatus(body, self._session.home)
-
-
-def _seconds(mtime_ms: int) -> str:
-    mtime_ms = max(1, mtime_ms)
-    return f"{mtime_ms // 1000}.{mtime_ms % 1000:03d}"

@@ -1,6 +1,6 @@
 """One splice sent, and what became of it: our gateway's PATCH (webdav/COMPLIANCE.md) as the agent speaks it.
 
-Used by `remote`, `partwise` and `taking`. Of a large result the gateway reads all before it commits, to verify its
+Used by `deliveries`, `partwise` and `taking`. Of a large result the gateway reads all before it commits, to verify its
 digest; its answer begins at once then, and tells at its end what became of the splice. Any thread.
 """
 

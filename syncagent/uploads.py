@@ -1,6 +1,6 @@
 """Content from a local file to the server: what the revision that it replaces has already is not sent again.
 
-Used by `remote`. A large file is signed while it is read once more before it is sent; with the signature of the
+Used by `deliveries`. A large file is signed while it is read once more before it is sent; with the signature of the
 revision on the server that makes a splice (PATCH, see webdav/COMPLIANCE.md), as atomic and conditional as a PUT. What
 is not worth it, or not known, goes whole. Any thread.
 """
@@ -79,14 +79,8 @@ class Uploads:
         }
         return Parcel(headers, self._content(upload))
 
-    def splice(self, upload: Upload, replaces: RemoteStamp | None) -> Parcel | None:
+    def splice(self, upload: Upload, replaces: RemoteStamp) -> Parcel | None:
         """What the file has that the revision on the server has not; None when the whole file is to be sent."""
-        parcel = self._splice(upload, replaces)
-        if parcel is None and upload.kind is Kind.FILE:
-            self._learner.sign_ahead(upload.digest, upload.size, upload.file)
-        return parcel
-
-    def _splice(self, upload: Upload, replaces: RemoteStamp | None) -> Parcel | None:
         known = self._known_signature(upload, replaces)
         if known is None or upload.stamp is None:
             return None
@@ -107,9 +101,9 @@ class Uploads:
             }
         return Parcel(headers, self._pieces(upload.file, head, fresh), signature)
 
-    def _known_signature(self, upload: Upload, replaces: RemoteStamp | None) -> Signature | None:
+    def _known_signature(self, upload: Upload, replaces: RemoteStamp) -> Signature | None:
         """That of the revision on the server, if it is of use."""
-        if replaces is None or upload.size <= LARGE_BYTES or upload.kind is not Kind.FILE:
+        if upload.size <= LARGE_BYTES or upload.kind is not Kind.FILE:
             return None
         basis = self._learner.bases.load(replaces.resource)
         if basis is None or basis.etag != replaces.etag or basis.signature is None:

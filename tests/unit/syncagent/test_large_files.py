@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,13 +12,13 @@ import pytest
 
 from helenite.core.clock import Clock
 from helenite.core.errors import DigestMismatchError, HeleniteError, PreconditionFailedError
-from syncagent.bases import BASES_MAX, Bases, Basis
+from syncagent.bases import Bases
 from syncagent.learning import AHEAD_MAX, LARGE_BYTES
 from syncagent.model import Kind, RemoteStamp
 from syncagent.ports import Attributes, Present, Twin, Upload
 from syncagent.remote import WebDavRemote
 from syncagent.session import Account, Session, Throttles
-from syncagent.signature import Signature, choose_average, sign
+from syncagent.signature import choose_average, sign
 from syncagent.throttle import Throttle
 from tests.support.files import stamp_of
 from tests.support.gateways import our_gateway
@@ -401,36 +400,6 @@ def test_small_files_are_not_remembered(anna: Device) -> None:
     anna.save(CONTENT[:LARGE_BYTES])
     upload = Upload(Kind.FILE, anna.file, LARGE_BYTES, anna.digest, Attributes(1_700_000_000_123, None))
     assert anna.bases.load(anna.remote.store(("f",), upload, None).resource) is None
-
-
-@pytest.mark.parametrize("damage", [b"", b"{}", b'{"etag": 1}', b"[1]", os.urandom(100)])
-def test_what_cannot_be_read_is_not_remembered(tmp_path: Path, damage: bytes) -> None:
-    bases = Bases(tmp_path)
-    bases.save("r", Basis('"1"', bytes(32), ()))
-    [file] = tmp_path.iterdir()
-    file.write_bytes(damage)
-    assert bases.load("r") is None
-
-
-def test_a_signature_belongs_to_its_revision(tmp_path: Path) -> None:
-    bases = Bases(tmp_path)
-    bases.save("r", Basis('"2"', bytes(32), ()))
-    bases.add_signature("r", '"1"', Signature(65536, ()))
-    assert bases.load("r") == Basis('"2"', bytes(32), ())
-    bases.add_signature("r", '"2"', Signature(65536, ()))
-    assert bases.load("r") == Basis('"2"', bytes(32), (), Signature(65536, ()))
-    assert Bases(None).load("r") is None
-
-
-def test_what_was_written_longest_ago_is_forgotten(tmp_path: Path) -> None:
-    bases = Bases(tmp_path)
-    for number in range(BASES_MAX + 3):
-        bases.save(str(number), Basis('"1"', bytes(32), ()))
-        if number < 3:
-            [fresh] = [file for file in tmp_path.iterdir() if file.stat().st_mtime > 2]
-            os.utime(fresh, (1, 1))
-    assert len(list(tmp_path.iterdir())) == BASES_MAX
-    assert [bases.load(str(number)) for number in range(3)] == [None] * 3
 
 
 def test_nothing_that_is_learnt_fails_a_transfer(anna: Device, monkeypatch: pytest.MonkeyPatch) -> None:

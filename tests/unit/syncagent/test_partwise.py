@@ -377,10 +377,10 @@ def test_small_files_and_agents_without_memory_send_in_one(
 
 
 def test_parts_take_as_long_as_the_line_gives(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    remote = device.remote
+    parts = device.remote._deliveries._partwise
     for rate, expected in ((1000, MIB), (0.25 * MIB, 2 * MIB), (1e12, 3 * MIB)):
-        monkeypatch.setattr(remote._partwise, "_bytes_per_s", rate)
-        assert remote._partwise._part_bytes() == expected
+        monkeypatch.setattr(parts, "_bytes_per_s", rate)
+        assert parts._part_bytes() == expected
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b'{"target": "/f", "path": "x", "digest": "0", "state": ""}'])
