@@ -179,16 +179,17 @@ def _cut(source: Source, count: int) -> Source:
 
 def _copy(local: FilePath, source: Source, file: BinaryIO, state: hashlib._Hash) -> None:
     """Append a range of a local file."""
-    left = source.length
+    left, buffer = source.length, memoryview(bytearray(COPY_BYTES))
     with local.open("rb", buffering=0) as held:
-        held.seek(source.at)
+        content = ContentReader(held, source.at)
         while left > 0:
-            piece = held.read(min(left, COPY_BYTES))
-            if not piece:
+            count = content.readinto(buffer[:left])
+            if not count:
                 raise PreconditionFailedError(f"{local.name} was changed while it was copied from")
+            piece = bytes(buffer[:count])
             state.update(piece)
             _append(file, piece)
-            left -= len(piece)
+            left -= count
 
 
 def _append(file: BinaryIO, piece: bytes) -> None:

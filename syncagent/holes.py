@@ -104,15 +104,16 @@ def _find_run(file: io.FileIO, at: int, size: int) -> Run:
 
 
 class ContentReader(io.RawIOBase):
-    """Reads an open file from its beginning, without asking the file system for what is in its holes."""
+    """Reads an open file from some place on, without asking the file system for what is in its holes."""
 
-    def __init__(self, file: io.FileIO) -> None:
+    def __init__(self, file: io.FileIO, start: int = 0) -> None:
         super().__init__()
         self._file = file
+        self._file.seek(start)
         status = os.fstat(file.fileno())
         self._size = status.st_size if may_be_sparse(status) else 0  # of another there is nothing to find
-        self._run = Run(0, 0, is_hole=False)
-        self._at = 0
+        self._run = Run(start, 0, is_hole=False)
+        self._at = start
 
     def readable(self) -> bool:
         return True

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from syncagent.names import STATE_DIRECTORY
@@ -235,6 +236,7 @@ def test_a_sparse_file_travels_as_its_data_and_arrives_sparse(devices: tuple[Dev
     assert anna.proxy.passed_bytes < 4 * MIB
     assert bert.proxy.passed_bytes < 13 * MIB  # the data, and a chunk of zeros
     assert bert.file.stat().st_size == anna.file.stat().st_size == 10_000_000_000
+    assert "sha-256" in httpx.head(f"http://{anna.proxy.address}/large/{NAME}").headers["Repr-Digest"]  # and verified
     for device in devices:
         assert allocated_bytes(device.file) < 4 * MIB
         assert sum(len(content.strip(bytes(1))) for _, content in data_of(device.file)) <= 3 * ISLAND_BYTES

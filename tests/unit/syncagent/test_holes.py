@@ -77,6 +77,9 @@ def test_what_is_read_is_the_content(sparse: io.FileIO) -> None:
     with Path(sparse.name).open("ab") as longer:
         longer.write(b"appended")
     assert reader.readinto(buffer) == 8
+    for start in (5, 8 * MIB, 25 * MIB - 1, 27 * MIB, 40 * MIB):
+        with Path(sparse.name).open("rb", buffering=0) as again:
+            assert ContentReader(again, start).readall() == content[start:] + b"appended"
     with Path(sparse.name).open("rb", buffering=0) as again:
         digest = hashlib.file_digest(ContentReader(again), "sha256").digest()
     assert digest == hashlib.sha256(content + b"appended").digest()
