@@ -26,6 +26,12 @@ def read(store: ChunkStore, handle: int) -> bytes:
         return os.pread(replica.descriptor, replica.length, replica.offset)
 
 
+def path_of(store: ChunkStore, handle: int) -> tuple[Path, int]:
+    """The file that holds a chunk, and where the chunk begins in it."""
+    with store.open(ChunkHandle(handle)) as replica:
+        return Path(f"/proc/self/fd/{replica.descriptor}").readlink(), replica.offset
+
+
 def assert_holds(store: ChunkStore, expected: dict[int, bytes]) -> None:
     """The store has these chunks and no others, and all are intact."""
     held = list(store.handles())
