@@ -1,6 +1,6 @@
 """A FileSystem in memory: the public surface and semantics of `helenite.client.filesystem`, without a cluster.
 
-For tests of what stands on the client (the gateway, the agent). `tests/contract/test_filesystem.py` runs the same
+For tests of what stands on the client (the gateway, the agent). `tests/contract` runs the same
 suite over this and over the real one, so that the two cannot drift apart. Thread-safe: one lock guards everything.
 """
 
@@ -16,7 +16,6 @@ from typing import Any
 
 from helenite.client.chunking import (
     Fresh,
-    Kept,
     Part,
     Planned,
     Repeated,
@@ -31,7 +30,6 @@ from helenite.core import errors
 from helenite.core.clock import Clock
 from helenite.core.model import (
     DEFAULT_CHUNK_BYTES,
-    MIB,
     ROOT_ID,
     Change,
     ChunkHandle,
@@ -50,6 +48,8 @@ from helenite.core.model import (
 )
 from helenite.core.paths import Path, format_path, is_within, parse_path
 from helenite.core.pb import master_pb2
+from tests.support.memory_content import MemoryReader, MemorySplicer, MemoryWriter
+from tests.support.memory_locks import LockTable
 
 ANY = Condition()
 CAPACITY_BYTES = 1 << 40
@@ -100,7 +100,7 @@ class MemoryFileSystem:
         self._guard = threading.RLock()
         self._sequence = 0
         self._next_id = ROOT_ID + 1
-        self._locks: dict[str, Lock] = {}
+        self._locks = LockTable(self._clock)
         self._feed: list[Change] = []
         self._trash: dict[int, tuple[Trashed, Node]] = {}
         self._keeps_trash = trash
@@ -215,7 +215,7 @@ class MemoryFileSystem:
             if old is not None and old.is_directory:
                 raise errors.WrongKindError(f"{format_path(path)} is a directory")
             _check(old, condition)
-            self._check_locks(path, condition, is_new=old is None)
+            self._locks.check(path, condition, is_new=old is None)
             sequence, now = self._tick(), self._clock.now_ms()
             if old is None:
                 entry = Entry(path[-1], Kind.FILE, self._fresh_id(), sequence, len(content), modified_at_ms or now, now)
@@ -251,7 +251,7 @@ class MemoryFileSystem:
             if old is not None:
                 raise errors.EntryExistsError(f"{format_path(path)} exists")
             _check(old, condition)
-            self._check_locks(path, condition, is_new=True)
+            self._locks.check(path, condition, is_new=True)
             sequence, now = self._tick(), self._clock.now_ms()
             entry = Entry(path[-1], Kind.DIRECTORY, self._fresh_id(), sequence, 0, modified_at_ms or now, now)
             node = parent.children[path[-1]] = Node(entry)
@@ -264,7 +264,7 @@ class MemoryFileSystem:
                 raise errors.InvalidRequestError("the root cannot be removed")
             node = self._node(path)
             _check(node, condition)
-            self._check_locks(path, condition, is_new=False, is_tree=True, is_member=True)
+            self._locks.check(path, condition, is_new=False, is_tree=True, is_member=True)
             self._tick()
             self._discard(path, node, condition.principal)
             self._changed("remove", path, node)
@@ -280,12 +280,12 @@ class MemoryFileSystem:
     ) -> tuple[Entry, bool]:
         with self._call("move"):
             node, parent, old = self._source_and_target(source, target, overwrite, condition, target_condition)
-            self._check_locks(source, condition, is_new=False, is_tree=True, is_member=True)
-            self._check_locks(target, condition, is_new=old is None, is_tree=True)
+            self._locks.check(source, condition, is_new=False, is_tree=True, is_member=True)
+            self._locks.check(target, condition, is_new=old is None, is_tree=True)
             sequence = self._tick()
             if old is not None:
                 self._discard(target, old, condition.principal)
-            self._drop_locks(source)
+            self._locks.drop(source)
             del self._parent(source).children[source[-1]]
             revision = sequence if node.is_directory else node.entry.revision
             node.entry = replace(node.entry, name=target[-1], revision=revision)
@@ -306,7 +306,7 @@ class MemoryFileSystem:
     ) -> tuple[Entry, bool]:
         with self._call("copy"):
             node, parent, old = self._source_and_target(source, target, overwrite, condition, target_condition)
-            self._check_locks(target, condition, is_new=old is None, is_tree=True)
+            self._locks.check(target, condition, is_new=old is None, is_tree=True)
             sequence = self._tick()
             if old is not None:
                 self._discard(target, old, condition.principal)
@@ -327,7 +327,7 @@ class MemoryFileSystem:
         with self._call("set_properties"):
             node = self._node(path)
             _check(node, condition)
-            self._check_locks(path, condition, is_new=False)
+            self._locks.check(path, condition, is_new=False)
             sequence = self._tick()
             node.properties.update(set_values or {})
             for name in remove:
@@ -366,39 +366,32 @@ class MemoryFileSystem:
         with self._call("lock"):
             parent, node = self._target(path) if path else (self._root, self._root)
             _check(node, condition)
-            self._check_lock_conflicts(path, scope, is_infinite=is_infinite)
+            self._locks.check_conflicts(path, scope, is_infinite=is_infinite)
             is_new = node is None
             if node is None:
-                self._check_locks(path, condition, is_new=True)
+                self._locks.check(path, condition, is_new=True)
                 sequence, now = self._tick(), self._clock.now_ms()
                 node = parent.children[path[-1]] = Node(
                     Entry(path[-1], Kind.FILE, self._fresh_id(), sequence, 0, now, now)
                 )
                 self._set_content(node, b"")
                 self._changed("commit", path, node)
-            expires_at_ms = self._clock.now_ms() + 1000 * timeout_s
+            expires_at_ms = self._locks.expiry_ms(timeout_s)
             made = Lock(
                 token, format_path(path), scope, is_infinite, owner, condition.principal, timeout_s, expires_at_ms
             )
-            self._locks[token] = made
+            self._locks.add(made)
             return made, node.entry, is_new
 
     def refresh_lock(self, path: Path, *, token: str, timeout_s: int, principal: str) -> Lock:
         with self._call("refresh_lock"):
             self._node(path)
-            old = self._covering(path, token)
-            if old.principal != principal:
-                raise errors.PermissionDeniedError("the lock belongs to somebody else")
-            expires_at_ms = self._clock.now_ms() + 1000 * timeout_s
-            self._locks[token] = replace(old, timeout_s=timeout_s, expires_at_ms=expires_at_ms)
-            return self._locks[token]
+            return self._locks.refresh(path, token, timeout_s, principal)
 
     def unlock(self, path: Path, *, token: str, principal: str) -> None:
         with self._call("unlock"):
             self._node(path)
-            if self._covering(path, token).principal != principal:
-                raise errors.PermissionDeniedError("the lock belongs to somebody else")
-            del self._locks[token]
+            self._locks.remove(path, token, principal)
 
     # Trash
 
@@ -429,6 +422,10 @@ class MemoryFileSystem:
                 self._trash.pop(trash_id, None)
 
     # Inside
+
+    def check(self, path: Path, condition: Condition) -> None:
+        """PreconditionFailedError unless the entry is as demanded; for splices only."""
+        _check(self._node(path), condition)
 
     @property
     def _contents(self) -> dict[tuple[EntryId, Sequence], bytes]:
@@ -481,7 +478,7 @@ class MemoryFileSystem:
         self, path: Path, node: Node, *, with_properties: bool, with_locks: bool, with_extents: bool = True
     ) -> EntryView:
         properties = dict(node.properties) if with_properties else {}
-        locks = tuple(self._covering_locks(path)) if with_locks else ()
+        locks = tuple(self._locks.covering(path)) if with_locks else ()
         extents = self._extents.get((node.entry.id, node.entry.revision), ()) if with_extents else ()
         return EntryView(replace(node.entry, extents=extents), (), properties, locks)
 
@@ -543,7 +540,7 @@ class MemoryFileSystem:
 
     def _discard(self, path: Path, node: Node, principal: str) -> None:
         del self._parent(path).children[path[-1]]
-        self._drop_locks(path)
+        self._locks.drop(path)
         if self._keeps_trash:
             size = sum(len(n.content) for n in _walk(node))
             now = self._clock.now_ms()
@@ -553,196 +550,11 @@ class MemoryFileSystem:
                 node,
             )
 
-    # Locks, inside
-
-    def _live_locks(self) -> list[Lock]:
-        now = self._clock.now_ms()
-        self._locks = {token: lock for token, lock in self._locks.items() if lock.expires_at_ms > now}
-        return list(self._locks.values())
-
-    def _covering_locks(self, path: Path) -> list[Lock]:
-        return [lock for lock in self._live_locks() if _covers(lock, path)]
-
-    def _covering(self, path: Path, token: str) -> Lock:
-        for lock in self._covering_locks(path):
-            if lock.token == token:
-                return lock
-        raise errors.LockNotFoundError(f"no lock on {format_path(path)} has this token")
-
-    def _drop_locks(self, path: Path) -> None:
-        self._locks = {t: lock for t, lock in self._locks.items() if not is_within(parse_path(lock.path), path)}
-
-    def _check_locks(
-        self, path: Path, condition: Condition, *, is_new: bool, is_tree: bool = False, is_member: bool = False
-    ) -> None:
-        """LockedError unless each place that the change touches is free or one of its locks was submitted.
-
-        A new or vanishing member also needs the lock of its parent (RFC 4918 section 7.4).
-        """
-        places = [self._covering_locks(path)]
-        if (is_new or is_member) and path:
-            places.append(self._covering_locks(path[:-1]))
-        if is_tree:
-            below = [lock for lock in self._live_locks() if is_within(parse_path(lock.path), path)]
-            places.extend([lock] for lock in below if lock.scope is LockScope.EXCLUSIVE)
-            shared = {lock.path for lock in below if lock.scope is LockScope.SHARED}
-            places.extend([lock for lock in below if lock.path == root] for root in shared)
-        for locks in places:
-            held = [k for k in locks if k.token in condition.tokens and k.principal == condition.principal]
-            if locks and not held:
-                raise errors.LockedError(f"{locks[0].path} is locked")
-
-    def _check_lock_conflicts(self, path: Path, scope: LockScope, *, is_infinite: bool) -> None:
-        for lock in self._live_locks():
-            touches = _covers(lock, path) or (is_infinite and is_within(parse_path(lock.path), path))
-            if touches and LockScope.EXCLUSIVE in {scope, lock.scope}:
-                raise errors.LockedError(f"{lock.path} is locked")
-
-
-class MemoryReader:
-    """Reads one revision."""
-
-    def __init__(self, entry: Entry, content: bytes) -> None:
-        self.entry = entry
-        self._content = memoryview(content)
-
-    @property
-    def size_bytes(self) -> int:
-        return self.entry.size_bytes
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def __enter__(self) -> MemoryReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def read(self, offset: int, length: int) -> bytes:
-        return bytes(self._content[offset : offset + length])
-
-    def iterate(self, offset: int = 0, length: int | None = None) -> Iterator[memoryview]:
-        end = len(self._content) if length is None else min(len(self._content), offset + length)
-        for at in range(offset, end, MIB):
-            yield self._content[at : min(at + MIB, end)]
-
-
-class MemoryWriter:
-    """Collects content; nothing is visible until the commit."""
-
-    def __init__(
-        self,
-        owner: MemoryFileSystem,
-        path: Path,
-        condition: Condition,
-        size_bytes: int | None,
-        modified_at_ms: int,
-        planned: tuple[Planned, ...] = (),
-    ) -> None:
-        self._planned = planned
-        self._owner = owner
-        self._path = path
-        self._condition = condition
-        self._announced = size_bytes
-        self._modified_at_ms = modified_at_ms
-        self._content = bytearray()
-        self.is_aborted = False
-        self.bytes_written = 0
-
-    def __enter__(self) -> MemoryWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.abort()
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._content += data
-        self.bytes_written += len(data)
-        if self._announced is not None and self.bytes_written > self._announced:
-            raise errors.IncompleteBodyError(f"more than the announced {self._announced} bytes arrived")
-
-    def commit(self, sha256: bytes = b"") -> tuple[Entry, bool]:
-        if self._announced is not None and self.bytes_written != self._announced:
-            raise errors.IncompleteBodyError(f"{self.bytes_written} bytes arrived, {self._announced} were announced")
-        content = bytes(self._content)
-        planned = self._planned or (Fresh(len(content)),)
-        return self._owner.publish(self._path, content, self._condition, self._modified_at_ms, planned, sha256)
-
-    def abort(self) -> None:
-        self.is_aborted = True
-        self._content = bytearray()
-
-
-class MemorySplicer:
-    """Collects the new bytes of a splice and puts the content together at the commit."""
-
-    def __init__(
-        self,
-        writer: MemoryWriter,
-        entry: Entry,
-        contents: list[bytes],
-        parts: tuple[Part, ...],
-        source: tuple[Path, EntryView] | None,
-    ) -> None:
-        self._writer = writer
-        self._entry = entry
-        self._contents = contents
-        self._source = source
-        self._parts = parts
-        self._fresh = bytearray()
-        self._room = sum(part.length for part in parts if isinstance(part, Fresh))
-        self.size_bytes = sum(part.length for part in parts)
-
-    def __enter__(self) -> MemorySplicer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.abort()
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._fresh += data
-        if len(self._fresh) > self._room:
-            raise errors.IncompleteBodyError("more bytes arrived than the parts have room for")
-
-    def commit(self, sha256: bytes = b"") -> Entry:
-        self._writer.write(self._whole())
-        if self._source is not None:
-            path, view = self._source
-            _check(self._writer._owner._node(path), Condition.exactly(view.entry))
-        return self._writer.commit(sha256)[0]
-
-    def read_back(self) -> MemoryReader:
-        whole = self._whole()
-        return MemoryReader(replace(self._entry, size_bytes=len(whole), sha256=b""), whole)
-
-    def _whole(self) -> bytes:
-        if len(self._fresh) < self._room:
-            raise errors.IncompleteBodyError("bytes are missing")
-        whole, at = bytearray(), 0
-        for part in self._parts:
-            if isinstance(part, Fresh):
-                whole += self._fresh[at : at + part.length]
-                at += part.length
-            elif isinstance(part, Kept):
-                whole += self._contents[part.file][part.offset : part.offset + part.length]
-            else:
-                whole += bytes(part.length)
-        return bytes(whole)
-
-    def abort(self) -> None:
-        self._writer.abort()
-
 
 def _walk(node: Node) -> Iterator[Node]:
     yield node
     for child in node.children.values():
         yield from _walk(child)
-
-
-def _covers(lock: Lock, path: Path) -> bool:
-    root = parse_path(lock.path)
-    return root == path or (lock.is_infinite and is_within(path, root))
 
 
 def _check(node: Node | None, condition: Condition) -> None:
