@@ -18,7 +18,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from helenite.cli.connect import DirOption, JsonOption, MasterOption, open_cluster
-from helenite.client.filesystem import FileSystem, entry_values
+from helenite.client.filesystem import FileSystem
+from helenite.client.names import entry_values
 from helenite.core.errors import EntryExistsError, EntryNotFoundError, WrongKindError
 from helenite.core.model import Condition, Entry, Expect
 from helenite.core.paths import ROOT, Path, format_path, parse_path

@@ -14,7 +14,8 @@ from fastapi import Body, FastAPI, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from helenite.client.filesystem import FileSystem, entry_values
+from helenite.client.filesystem import FileSystem
+from helenite.client.names import entry_values
 from helenite.core import errors
 from helenite.core.errors import HeleniteError, PreconditionFailedError, WrongKindError
 from helenite.core.model import Condition, Expect, Sequence

@@ -1,8 +1,8 @@
 """What travels together: whatever threads ask for while one request is on its way goes with the next one.
 
-Used by `filesystem`. One thread asks for itself and for all that have come meanwhile, then hands over to the first of
-those that came since: nobody waits for a timer, a single caller waits for nobody, and under load one round trip and one
-flush to disk serve many. Thread-safe: one lock guards what waits.
+Used by `filesystem` and `names`. One thread asks for itself and for all that have come meanwhile, then hands over to
+the first of those that came since: nobody waits for a timer, a single caller waits for nobody, and under load one
+round trip and one flush to disk serve many. Thread-safe: one lock guards what waits.
 """
 
 from __future__ import annotations

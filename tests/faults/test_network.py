@@ -15,12 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
-from helenite.client.filesystem import Expect, FileSystem
+from helenite.client.filesystem import FileSystem
 from helenite.client.rpc import ATTEMPT_S
 from helenite.client.smallfiles import SmallFile, Stored
 from helenite.config import ClientSettings
 from helenite.core.errors import PreconditionFailedError
-from helenite.core.model import Condition, Entry, LockScope, Sequence
+from helenite.core.model import Condition, Entry, Expect, LockScope, Sequence
 from helenite.core.pb import common_pb2, master_pb2
 from tests.chaos.load import Findings
 from tests.support import manifest
