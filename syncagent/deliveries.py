@@ -14,6 +14,7 @@ from helenite.core.paths import Path, format_path
 from syncagent.drafts import Drafts
 from syncagent.learning import Learner
 from syncagent.model import Kind, RemoteStamp
+from syncagent.pace import Pace
 from syncagent.partwise import Partwise
 from syncagent.ports import Upload
 from syncagent.session import Session
@@ -31,7 +32,8 @@ class Deliveries:
         self._session = session
         self._learner = learner
         self._uploads = Uploads(session, learner)
-        self._partwise = Partwise(session, drafts)
+        self._pace = Pace(session.clock)
+        self._partwise = Partwise(session, drafts, self._pace)
         self._look = look
 
     def tidy(self) -> None:
@@ -50,7 +52,7 @@ class Deliveries:
         if stamp is None:
             if upload.kind is Kind.FILE:
                 self._learner.sign_ahead(upload.digest, upload.size, upload.file)
-            if keeps_times and self._partwise.is_worth_it(upload):
+            if keeps_times and self._partwise.is_worth_it(path, upload):
                 stamp = self._partwise.store(path, upload, replaces, dated, self._look)
             else:
                 stamp = self._send_whole(path, upload, replaces, dated, keeps_times=keeps_times)
@@ -77,7 +79,8 @@ class Deliveries:
         parcel = self._uploads.whole(upload)
         condition = {"If-None-Match": "*"} if replaces is None else {"If-Match": replaces.etag}
         headers = parcel.headers | dated | condition
-        response, _ = self._session.ask("PUT", self._session.url(path), headers, parcel.content)
+        with self._pace.measured(parcel.content) as content:
+            response, _ = self._session.ask("PUT", self._session.url(path), headers, content)
         etag, resource = response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")
         if etag and resource and keeps_times and dated:
             executable = False if replaces is None else replaces.executable

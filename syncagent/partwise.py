@@ -29,6 +29,7 @@ from syncagent.drafts import Draft, Drafts
 from syncagent.holes import Layout, Run, layout_of, may_be_sparse
 from syncagent.model import LocalStamp, RemoteStamp
 from syncagent.names import aside_name
+from syncagent.pace import Pace
 from syncagent.ports import Twin, Upload
 from syncagent.session import Session, format_digest
 from syncagent.splicing import patch, stamp_of
@@ -37,20 +38,9 @@ from syncagent.troubles import expect_state, translated
 
 log = logging.getLogger(__name__)
 
-MIB = 1 << 20
 PIECE_BYTES = 256 << 10
-PART_S = 10.0
-"""A break costs at most so much of the upload, about."""
-PART_BYTES = (16 * MIB, 1024 * MIB)
-FIRST_PART_BYTES = 192 * MIB
-"""Of the first part as long as nobody knows how fast the line is: a second or so of a fast one."""
-ROUND_BYTES = 8 * MIB
-"""Parts are multiples of the server's chunks as they usually are, so that the file is made of whole ones."""
 RUNS_MAX = 4000
 """In one part, each a line; a server takes 4096."""
-ALONE = 1.5
-"""What is not this much longer than a part goes in one."""
-
 
 Look = Callable[[Path], RemoteStamp]
 """What the server says of an entry; EntryNotFoundError."""
@@ -78,17 +68,19 @@ class _Upload:
 class Partwise:
     """Sends files to one collection, part by part."""
 
-    def __init__(self, session: Session, drafts: Drafts) -> None:
+    def __init__(self, session: Session, drafts: Drafts, pace: Pace) -> None:
         self._session = session
         self._drafts = drafts
-        self._bytes_per_s: float | None = None
+        self._pace = pace
 
-    def is_worth_it(self, sent: Upload) -> bool:
-        """Whether a file should go in parts."""
+    def is_worth_it(self, path: Path, sent: Upload) -> bool:
+        """Whether a file should go in parts: it takes long, or has holes, or some of it is there already."""
         if not self._drafts.are_kept or sent.stamp is None:
             return False
+        if self._pace.is_too_much(sent.size) or self._drafts.load(path) is not None:
+            return True
         with translated(sent.file):
-            return sent.size > ALONE * self._part_bytes() or may_be_sparse(sent.file.lstat())
+            return may_be_sparse(sent.file.lstat())
 
     def store(
         self, path: Path, sent: Upload, replaces: RemoteStamp | None, dated: dict[str, str], look: Look
@@ -151,16 +143,10 @@ class Partwise:
 
     # Parts
 
-    def _part_bytes(self) -> int:
-        if self._bytes_per_s is None:
-            return FIRST_PART_BYTES
-        least, most = PART_BYTES
-        return int(min(most, max(least, self._bytes_per_s * PART_S))) // ROUND_BYTES * ROUND_BYTES
-
     def _grow(self, upload: _Upload, dated: dict[str, str]) -> RemoteStamp:
         """Send the next part."""
         sent, begun = upload.sent, upload.size
-        runs = choose_part(upload.layout.within(begun, sent.size - begun), self._part_bytes(), RUNS_MAX)
+        runs = choose_part(upload.layout.within(begun, sent.size - begun), self._pace.part_bytes(), RUNS_MAX)
         if upload.grown is None:
             runs, head = [] if runs[0].is_hole else runs[:1], b""  # a PUT has no words for holes
         else:
@@ -170,10 +156,8 @@ class Partwise:
             "Content-Length": str(len(head) + length),
             "Repr-Digest": format_digest(_digest_part(upload, head, runs)),
         }
-        began_s = self._session.clock.monotonic_s()
-        told = self._send(upload, headers, self._content(upload, head, runs), is_last=end == sent.size)
-        if length >= PART_BYTES[0]:  # of a small rest most of the time is the commit's
-            self._bytes_per_s = length / max(0.001, self._session.clock.monotonic_s() - began_s)
+        with self._pace.measured(self._content(upload, head, runs)) as content:
+            told = self._send(upload, headers, content, is_last=end == sent.size)
         return stamp_of(told, end, sent.attributes.mtime_ms, executable=False)
 
     def _send(

@@ -15,10 +15,11 @@ from helenite.client.chunking import Fresh, Kept
 from helenite.core.clock import Clock
 from helenite.core.errors import EntryNotFoundError, HeleniteError, InvalidRequestError, PreconditionFailedError
 from helenite.core.model import Condition
-from syncagent import partwise
+from syncagent import pace, partwise
 from syncagent.drafts import DRAFT_MS_MAX, Draft, Drafts
 from syncagent.model import Kind
 from syncagent.names import ASIDE_PREFIX
+from syncagent.pace import Pace
 from syncagent.ports import Attributes, Upload
 from syncagent.remote import WebDavRemote
 from syncagent.session import Account, Session, Throttles
@@ -35,9 +36,9 @@ CONTENT = random.Random(1).randbytes(10 * MIB)
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partwise, "FIRST_PART_BYTES", 2 * MIB)
-    monkeypatch.setattr(partwise, "PART_BYTES", (MIB, 3 * MIB))
-    monkeypatch.setattr(partwise, "ROUND_BYTES", MIB)
+    monkeypatch.setattr(pace, "FIRST_PART_BYTES", 2 * MIB)
+    monkeypatch.setattr(pace, "PART_BYTES", (MIB, 3 * MIB))
+    monkeypatch.setattr(pace, "ROUND_BYTES", MIB)
 
 
 @pytest.fixture
@@ -376,11 +377,54 @@ def test_small_files_and_agents_without_memory_send_in_one(
     assert names(fs) == {"small", "f"}
 
 
-def test_parts_take_as_long_as_the_line_gives(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = device.remote._deliveries._partwise
+def test_parts_take_as_long_as_the_line_gives() -> None:
+    line = Pace(Clock())
+    assert line.part_bytes() == 2 * MIB
     for rate, expected in ((1000, MIB), (0.25 * MIB, 2 * MIB), (1e12, 3 * MIB)):
-        monkeypatch.setattr(parts, "_bytes_per_s", rate)
-        assert parts._part_bytes() == expected
+        line.bytes_per_s = rate
+        assert line.part_bytes() == expected
+
+
+class _StoppedClock(Clock):
+    now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+
+@pytest.mark.parametrize(
+    ("sent", "took_s", "rate"), [(1, 4.9, MIB / 4.9), (0, 4.9, None), (0, 8, MIB / 16), (4, 2, 2 * MIB)]
+)
+def test_a_line_is_known_also_when_it_breaks(sent: int, took_s: float, rate: float | None) -> None:
+    clock = _StoppedClock()
+    line = Pace(clock)
+
+    def send(content: Iterator[bytes]) -> None:
+        for _ in range(2 * sent + 1 + (rate == MIB / 16)):
+            next(content)  # the last one may have arrived or not
+        clock.now_s = took_s
+        raise HeleniteError("broke off")
+
+    with pytest.raises(HeleniteError, match="broke off"), line.measured(iter([bytes(MIB // 2)] * 100)) as content:
+        send(content)
+    assert line.bytes_per_s == rate
+
+
+def test_a_file_that_broke_off_as_a_whole_goes_in_parts(device: Device, fs: MemoryFileSystem) -> None:
+    device.file.write_bytes(CONTENT[: 3 * MIB])
+    upload = device.upload(CONTENT[: 3 * MIB])
+    device.breaks_after = 2 * MIB
+    with pytest.raises(HeleniteError, match="broke off"):
+        device.remote.store(("f",), upload, None)
+    assert names(fs) == set()
+    device.remote._deliveries._pace.bytes_per_s = 1000
+    device.breaks_after = 2 * MIB + 100_000
+    with pytest.raises(HeleniteError, match="broke off"):
+        device.remote.store(("f",), upload, None)
+    device.breaks_after = 100 * MIB  # never, but it counts
+    device.remote.store(("f",), upload, None)
+    assert 100 * MIB - device.breaks_after == 2 * MIB  # the first part was there
+    assert (names(fs), content(fs, "f")) == ({"f"}, CONTENT[: 3 * MIB])
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b'{"target": "/f", "path": "x", "digest": "0", "state": ""}'])
