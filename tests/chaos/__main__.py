@@ -31,7 +31,8 @@ from typing import Any
 import httpx
 
 from tests.chaos.faults import Director
-from tests.chaos.load import Findings, Load, check_shared
+from tests.chaos.findings import Findings
+from tests.chaos.load import Load, check_shared
 from tests.support.cluster import Cluster
 from tests.support.processes import Usage, usage
 

@@ -12,14 +12,13 @@ import contextlib
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
 from urllib.parse import quote
 
 import httpx
 
+from tests.chaos.findings import Failure, Findings
 from tests.support.manifest import (
     LISTING,
     LISTING_HEADERS,
@@ -51,42 +50,6 @@ LOCK_BODY = (
     '<?xml version="1.0"?><lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype>'
     "</lockinfo>"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A request without an answer, or with a 5xx."""
-
-    began_at: float
-    ended_at: float
-    what: str
-    why: str
-
-
-@dataclass(slots=True)
-class Findings:
-    """What all clients found. The lock guards the rest."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    operations: Counter[str] = field(default_factory=Counter)
-    failures: list[Failure] = field(default_factory=list)
-    violations: list[str] = field(default_factory=list)
-    slowest_s: dict[str, float] = field(default_factory=dict)
-    increments: list[int] = field(default_factory=list)
-    open_increments: int = 0
-
-    def violation(self, what: str) -> None:
-        with self.lock:
-            self.violations.append(what)
-
-    def failed(self, failure: Failure) -> None:
-        with self.lock:
-            self.failures.append(failure)
-
-    def done(self, what: str, seconds: float) -> None:
-        with self.lock:
-            self.operations[what] += 1
-            self.slowest_s[what] = max(seconds, self.slowest_s.get(what, 0.0))
 
 
 class NotAnsweredError(Exception):

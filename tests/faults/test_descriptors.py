@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.chaos.load import Findings
+from tests.chaos.findings import Findings
 from tests.support import manifest
 from tests.support.cluster import Cluster
 from tests.support.load import failures_after, load, work_goes_on

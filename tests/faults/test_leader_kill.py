@@ -17,7 +17,7 @@ import pytest
 from helenite.client.rpc import MasterRpc
 from helenite.core.errors import UnavailableError
 from helenite.core.pb import common_pb2, master_pb2
-from tests.chaos.load import Findings
+from tests.chaos.findings import Findings
 from tests.support.cluster import Cluster
 from tests.support.load import load
 

@@ -22,7 +22,7 @@ from helenite.config import ClientSettings
 from helenite.core.errors import PreconditionFailedError
 from helenite.core.model import Condition, Entry, Expect, LockScope, Sequence
 from helenite.core.pb import common_pb2, master_pb2
-from tests.chaos.load import Findings
+from tests.chaos.findings import Findings
 from tests.support import manifest
 from tests.support.cluster import Cluster
 from tests.support.load import failures_after, load, work_goes_on

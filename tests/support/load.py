@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import httpx
 
-from tests.chaos.load import Findings, Load, check_shared
+from tests.chaos.findings import Findings
+from tests.chaos.load import Load, check_shared
 from tests.support.cluster import Cluster
 from tests.support.waiting import wait_until
 
