@@ -16,10 +16,9 @@ from helenite.core.clock import Clock
 from helenite.core.errors import EntryNotFoundError, HeleniteError, InvalidRequestError, PreconditionFailedError
 from helenite.core.model import Condition
 from syncagent import pace, partwise
-from syncagent.drafts import DRAFT_MS_MAX, Draft, Drafts
+from syncagent.drafts import DRAFT_MS_MAX
 from syncagent.model import Kind
 from syncagent.names import ASIDE_PREFIX
-from syncagent.pace import Pace
 from syncagent.ports import Attributes, Upload
 from syncagent.remote import WebDavRemote
 from syncagent.session import Account, Session, Throttles
@@ -377,39 +376,6 @@ def test_small_files_and_agents_without_memory_send_in_one(
     assert names(fs) == {"small", "f"}
 
 
-def test_parts_take_as_long_as_the_line_gives() -> None:
-    line = Pace(Clock())
-    assert line.part_bytes() == 2 * MIB
-    for rate, expected in ((1000, MIB), (0.25 * MIB, 2 * MIB), (1e12, 3 * MIB)):
-        line.bytes_per_s = rate
-        assert line.part_bytes() == expected
-
-
-class _StoppedClock(Clock):
-    now_s = 0.0
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-
-@pytest.mark.parametrize(
-    ("sent", "took_s", "rate"), [(1, 4.9, MIB / 4.9), (0, 4.9, None), (0, 8, MIB / 16), (4, 2, 2 * MIB)]
-)
-def test_a_line_is_known_also_when_it_breaks(sent: int, took_s: float, rate: float | None) -> None:
-    clock = _StoppedClock()
-    line = Pace(clock)
-
-    def send(content: Iterator[bytes]) -> None:
-        for _ in range(2 * sent + 1 + (rate == MIB / 16)):
-            next(content)  # the last one may have arrived or not
-        clock.now_s = took_s
-        raise HeleniteError("broke off")
-
-    with pytest.raises(HeleniteError, match="broke off"), line.measured(iter([bytes(MIB // 2)] * 100)) as content:
-        send(content)
-    assert line.bytes_per_s == rate
-
-
 def test_a_file_that_broke_off_as_a_whole_goes_in_parts(device: Device, fs: MemoryFileSystem) -> None:
     device.file.write_bytes(CONTENT[: 3 * MIB])
     upload = device.upload(CONTENT[: 3 * MIB])
@@ -425,16 +391,3 @@ def test_a_file_that_broke_off_as_a_whole_goes_in_parts(device: Device, fs: Memo
     device.remote.store(("f",), upload, None)
     assert 100 * MIB - device.breaks_after == 2 * MIB  # the first part was there
     assert (names(fs), content(fs, "f")) == ({"f"}, CONTENT[: 3 * MIB])
-
-
-@pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b'{"target": "/f", "path": "x", "digest": "0", "state": ""}'])
-def test_what_cannot_be_read_is_no_draft(tmp_path: Path, damage: bytes) -> None:
-    drafts = Drafts(tmp_path)
-    drafts.save(Draft(("f",), ("d",), bytes(32), "s"))
-    assert drafts.load(("f",)) == Draft(("f",), ("d",), bytes(32), "s")
-    [file] = tmp_path.iterdir()
-    file.write_bytes(damage)
-    assert drafts.load(("f",)) is None
-    os.utime(file, (1, 1))
-    assert list(drafts.abandoned(10 * DRAFT_MS_MAX)) == []
-    assert not file.exists()
