@@ -65,14 +65,15 @@ def stop_event_on_signals() -> threading.Event:
     """An event that SIGINT or SIGTERM sets. Called once, by the main thread.
 
     The kernel may hand a signal to any thread, and does when one is just starting, as those of gRPC often are. Then the
-    handler waits for the main thread, and that for the event: so a thread waits for what Python writes to a socket.
+    handler waits for the main thread, and that for the event: so a thread waits for what Python writes to a socket. It
+    alone sets the event: a handler would run in the main thread, which may hold the event's lock at that moment.
     """
     stopping = threading.Event()
     told, telling = socket.socketpair()
     telling.settimeout(0)
     signal.set_wakeup_fd(telling.detach(), warn_on_full_buffer=False)  # stays open
     for number in STOPPING:
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, lambda *_: None)
 
     def listen(_ending: threading.Event) -> None:
         while True:

@@ -7,6 +7,7 @@ time.
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import struct
@@ -41,6 +42,8 @@ class Stream:
         limit_waits(sock, limit_s)
         self._arrived = select.poll()
         self._arrived.register(sock, select.POLLIN)
+        self._room = select.poll()
+        self._room.register(sock, select.POLLOUT)
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._start = self._end = 0
 
@@ -132,37 +135,26 @@ class Stream:
 
     def send(self, parts: Sequence[Buffer], deadline: float | None = None) -> None:
         """Send all parts, as far as they fit in one system call: a head travels with its small payload."""
-        if deadline is not None:
-            self._limit_to(deadline)
-        try:
-            sent = self.socket.sendmsg(parts[:PARTS_MAX])
-            for part in parts:
-                if sent >= len(part):
-                    sent -= len(part)
-                    continue
-                if deadline is not None:
-                    self._limit_to(deadline)
-                self.socket.sendall(memoryview(part)[sent:])
-                sent = 0
-        except BlockingIOError:
-            raise TimeoutError(TIMED_OUT) from None
+        if deadline is not None and deadline <= time.monotonic():
+            raise TimeoutError(TIMED_OUT)
+        # The kernel's limit would not do: on a unix socket it begins anew with each piece that a slow reader takes.
+        while parts := self.send_some(parts):
+            left = self._limit_s if deadline is None else deadline - time.monotonic()
+            if left <= 0 or not self._room.poll(math.ceil(left * 1000)):
+                raise TimeoutError(TIMED_OUT)
 
     def send_some(self, parts: Sequence[Buffer]) -> list[Buffer]:
         """Send what the kernel takes now, without waiting: what is left."""
         left = list(parts)
         try:
             while left:
-                sent = self.socket.sendmsg(left[:PARTS_MAX], (), socket.MSG_DONTWAIT)
-                while left and sent >= len(left[0]):
-                    sent -= len(left.pop(0))
-                if sent:
-                    left[0] = memoryview(left[0])[sent:]
+                _drop_sent(left, self.socket.sendmsg(left[:PARTS_MAX], (), socket.MSG_DONTWAIT))
         except BlockingIOError:
             pass
         return left
 
     def _limit_to(self, deadline: float) -> None:
-        """Let the next wait end soon after the deadline (monotonic seconds); TimeoutError when it has passed."""
+        """Let the next receiving end soon after the deadline (monotonic seconds); TimeoutError when it has passed."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError(TIMED_OUT)
@@ -172,9 +164,18 @@ class Stream:
             limit_waits(self.socket, self._limit_s)
 
 
+def _drop_sent(parts: list[Buffer], sent: int) -> None:
+    """Leave of the parts what was not sent."""
+    while parts and sent >= len(parts[0]):
+        sent -= len(parts.pop(0))
+    if sent:
+        parts[0] = memoryview(parts[0])[sent:]
+
+
 def limit_waits(sock: socket.socket, seconds: float) -> None:
     """Have the kernel end each wait of a blocking socket after some time: BlockingIOError."""
-    limit = _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6))
+    whole, rest = divmod(max(1, int(seconds * 1_000_000)), 1_000_000)  # to the kernel zero means for ever
+    limit = _TIMEVAL.pack(whole, rest)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 

@@ -22,6 +22,22 @@ def take(number):
 threading.Thread(target=take, args=(int(sys.argv[1]),), daemon=True).start()
 stopping.wait()
 """
+IN_THE_MIDDLE = """
+import signal, sys
+from helenite.core.process import stop_event_on_signals
+
+stopping = stop_event_on_signals()
+with stopping._cond:  # as whenever a wait begins or ends
+    signal.raise_signal(int(sys.argv[1]))
+stopping.wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_as_a_wait_begins_ends_the_process(number: signal.Signals) -> None:
+    """The thread that runs handlers holds the event's lock then: a handler that sets the event waits for itself."""
+    done = subprocess.run([sys.executable, "-c", IN_THE_MIDDLE, str(int(number))], timeout=30, check=False)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

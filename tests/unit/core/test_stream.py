@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from helenite.core.stream import BUFFER_BYTES, Stream
+from helenite.core.stream import BUFFER_BYTES, Stream, limit_waits
 
 LIMIT_S = 0.2
 
@@ -90,6 +90,34 @@ def test_who_does_not_read_ends_a_wait(ends: tuple[Stream, socket.socket]) -> No
     stream, _ = ends
     with pytest.raises(TimeoutError):
         stream.send([bytes(64 << 20)])
+
+
+def test_who_reads_a_little_now_and_then_does_not_stretch_a_deadline(ends: tuple[Stream, socket.socket]) -> None:
+    """Each system call of a send may wait as long as is left, and makes some progress meanwhile."""
+    stream, far = ends
+    done = threading.Event()
+
+    def trickle() -> None:
+        while not done.wait(0.2):
+            far.recv(512 * 1024)
+
+    reader = threading.Thread(target=trickle)
+    reader.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(TimeoutError):
+            stream.send([bytes(64 << 20)], began + 1)
+        assert time.monotonic() - began < 5  # by the reader's pace it takes half a minute
+    finally:
+        done.set()
+        reader.join()
+
+
+def test_the_shortest_wait_is_not_for_ever(ends: tuple[Stream, socket.socket]) -> None:
+    stream, _ = ends
+    limit_waits(stream.socket, 1e-7)
+    with pytest.raises(TimeoutError):
+        stream.take(1)
 
 
 def test_many_parts_are_sent_in_order(ends: tuple[Stream, socket.socket]) -> None:
