@@ -195,7 +195,7 @@ class ChunkStore:
 
     @contextmanager
     def noting_refusals(self) -> Iterator[None]:
-        """Around what writes to the disk, which may refuse that for another reason than being full; for sinks only."""
+        """Around what writes to the disk, which may refuse that for another reason than being full."""
         try:
             yield
         except UnavailableError:
@@ -263,7 +263,8 @@ class ChunkStore:
         try:
             fresh = {handle: data for handle, data in chunks if handle in mine and not self.has(handle)}
             checksums = {handle: block_checksums(data) for handle, data in fresh.items()}
-            self.segments.put_all([(handle, data, checksums[handle]) for handle, data in fresh.items()])
+            with self.noting_refusals():
+                self.segments.put_all([(handle, data, checksums[handle]) for handle, data in fresh.items()])
             for handle in fresh:
                 self.bad.note_good(handle)
             return [digest(checksums[handle]) if handle in fresh else b"" for handle, _ in chunks]

@@ -104,6 +104,16 @@ def test_a_disk_that_refuses_writes_is_offered_none_for_a_while(
     put(store, 3, size)
 
 
+def test_a_disk_that_refuses_small_chunks_together_is_offered_none_either(
+    open_store: OpenStore, tmp_path: Path, disk: FailingDisk
+) -> None:
+    store = open_store(tmp_path)
+    disk.fail("fdatasync", errno.EIO)
+    with pytest.raises(UnavailableError):
+        store.put_small([(ChunkHandle(1), b"one"), (ChunkHandle(2), b"two")])
+    assert store.offered_bytes() == 0
+
+
 def test_a_segment_whose_sync_failed_is_not_appended_to_again(store: ChunkStore, disk: FailingDisk) -> None:
     """The kernel marks the pages clean; a second sync would succeed and have written nothing."""
     put(store, 1, 100)
