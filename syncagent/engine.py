@@ -34,9 +34,9 @@ from syncagent.journal import Journal
 from syncagent.leaving import SELECTION, Leaving
 from syncagent.model import NodeId, Tree, Trouble, path_of
 from syncagent.observe import ROOT_TAG, TOKEN, observe_changes, observe_tree
-from syncagent.patience import FAILED_MAX_S, UNREACHABLE_MAX_S, Patience
+from syncagent.patience import FAILED_MAX_S, FAILED_S, UNREACHABLE_MAX_S, Patience
 from syncagent.plan import Delete, Pair, Plan, Problem, Step, Write
-from syncagent.ports import Folder, Remote, ServerIdentity
+from syncagent.ports import Folder, OverloadedError, Remote, ServerIdentity
 from syncagent.recognition import recognise
 from syncagent.reconcile import reconcile
 from syncagent.safety import SERVER_RESTORED, Limits, Stop, check_folder, check_server
@@ -316,6 +316,11 @@ class Engine:
         return any(isinstance(error, STALE) for _, error in failed)
 
     def _fail(self, node: NodeId, error: HeleniteError) -> None:
-        longest_s = UNREACHABLE_MAX_S if isinstance(error, UnavailableError) else FAILED_MAX_S
-        is_stale = isinstance(error, STALE)
-        self._patience.failed(node, self._clock.monotonic_s(), str(error), is_stale=is_stale, longest_s=longest_s)
+        self._patience.failed(
+            node,
+            self._clock.monotonic_s(),
+            str(error),
+            is_stale=isinstance(error, STALE),
+            least_s=error.wait_s if isinstance(error, OverloadedError) else FAILED_S,
+            longest_s=UNREACHABLE_MAX_S if isinstance(error, UnavailableError) else FAILED_MAX_S,
+        )

@@ -72,10 +72,19 @@ class Patience:
         """Why nodes wait that have failed, for the person; what was only changed a moment ago is no reason."""
         return {node: failure.reason for node, failure in self._failed.items() if failure.reason}
 
-    def failed(self, node: NodeId, now: float, reason: str, *, is_stale: bool, longest_s: float = FAILED_MAX_S) -> None:
+    def failed(
+        self,
+        node: NodeId,
+        now: float,
+        reason: str,
+        *,
+        is_stale: bool,
+        least_s: float = FAILED_S,
+        longest_s: float = FAILED_MAX_S,
+    ) -> None:
         """A step with this node failed; `is_stale`: because something was changed a moment ago, so try again soon."""
         count = self._failed[node].count + 1 if node in self._failed else 1
-        wait_s = min(FAILED_S * 2.0 ** min(count - 1, 30), longest_s)
+        wait_s = max(least_s, min(FAILED_S * 2.0 ** min(count - 1, 30), longest_s))
         is_free = is_stale and count <= STALE_FREE
         self._failed[node] = _Failed(count, now if is_free else now + wait_s, "" if is_free else reason)
 

@@ -18,10 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Protocol
 
-from helenite.core.errors import HeleniteError
+from helenite.core.errors import HeleniteError, UnavailableError
 from helenite.core.paths import Path
 from syncagent.model import Kind, LocalStamp, RemoteStamp
 from syncagent.underway import Carried
+
+RETRY_MAX_S = 300.0
+"""Nobody is waited for longer, whatever a server asks for."""
+
+
+class OverloadedError(UnavailableError):
+    """The server is there, and asks not to be asked again for `wait_s` seconds (`Retry-After`)."""
+
+    def __init__(self, sentence: str, wait_s: float) -> None:
+        super().__init__(sentence)
+        self.wait_s = min(wait_s, RETRY_MAX_S)
 
 
 @dataclass(frozen=True, slots=True)

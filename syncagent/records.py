@@ -91,8 +91,15 @@ def agreed(node: Node) -> Node:
 
 
 def local_is(journal: Journal, node_id: NodeId, state: LocalState) -> None:
-    """The agent itself wrote the node's local side; both sides hold the same now."""
-    journal.put(agreed(replace(journal.node(node_id), local=state)))
+    """The agent itself wrote the node's local side; both sides hold the same now.
+
+    A new entry is where the server had it when it was asked for: if it is elsewhere by now, it was moved there.
+    """
+    node = journal.node(node_id)
+    fresh = agreed(replace(node, local=state))
+    assert fresh.ancestor is not None
+    place = state.place if node.ancestor is None else fresh.ancestor.place
+    journal.put(replace(fresh, ancestor=replace(fresh.ancestor, place=place)))
 
 
 def remote_is(journal: Journal, node_id: NodeId, state: RemoteState) -> None:

@@ -29,6 +29,7 @@ from syncagent.journal import Journal, open_journal
 from syncagent.lanes import Lane, Pools
 from syncagent.names import IGNORE_FILE, NameRules, host_label
 from syncagent.observe import TOKEN
+from syncagent.ports import OverloadedError
 from syncagent.questions import find_conflicts
 from syncagent.remote import WebDavRemote
 from syncagent.selection import Selection
@@ -252,6 +253,7 @@ class PairRunner:
         """A side cannot be looked at: wait, longer each time."""
         first, longest = OFFLINE_S
         wait_s = min(first * 2.0 ** min(self._failures, 10), longest)
+        wait_s = max(wait_s, error.wait_s) if isinstance(error, OverloadedError) else wait_s
         self._failures += 1
         self._wake_at = self._clock.monotonic_s() + wait_s
         if isinstance(error, UnavailableError):

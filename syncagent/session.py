@@ -34,6 +34,7 @@ from helenite.core.errors import (
 )
 from helenite.core.paths import Path
 from syncagent.multistatus import format_href, parse_href
+from syncagent.ports import OverloadedError
 from syncagent.throttle import Throttle
 
 CONNECTIONS_MAX = 16
@@ -48,6 +49,8 @@ HASHED_BYTES_PER_S = 50e6
 ANSWER_BYTES_MAX = 256 << 20
 """A listing of half a million entries; whatever is larger is no answer."""
 REFUSAL_BYTES_MAX = 64 << 10
+
+OVERLOADS = {429, 503}
 
 _ERRORS: dict[int, type[HeleniteError]] = {
     400: InvalidRequestError,
@@ -179,7 +182,10 @@ class Session:
         if status == 401:
             return PermissionDeniedError("the server refuses the user or the password")
         plain = body[:300].decode(errors="replace").strip() if b"<" not in body else ""
-        return error_of(status, plain or f"the server answered {method} with {status}")
+        sentence = plain or f"the server answered {method} with {status}"
+        wait_s = response.headers.get("Retry-After", "") if status in OVERLOADS else ""
+        is_told = wait_s.isascii() and wait_s.isdigit()
+        return OverloadedError(sentence, float(wait_s)) if is_told else error_of(status, sentence)
 
 
 def error_of(status: int, sentence: str) -> HeleniteError:

@@ -133,6 +133,12 @@ def test_failures_double_the_wait_up_to_a_limit() -> None:
     assert patience.wake_at(now) == now + UNREACHABLE_MAX_S
 
 
+def test_a_server_that_asks_for_more_is_left_alone_for_longer() -> None:
+    patience = Patience()
+    patience.failed(NodeId(1), 0.0, "why", is_stale=False, least_s=30.0, longest_s=10.0)
+    assert patience.wake_at(0.0) == 30.0
+
+
 def test_a_failure_because_of_a_change_is_tried_again_at_once_but_not_for_ever() -> None:
     patience = Patience()
     held = []

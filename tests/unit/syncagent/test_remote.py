@@ -29,7 +29,7 @@ from helenite.core.errors import (
 )
 from helenite.core.process import Worker
 from syncagent.model import Kind, RemoteStamp
-from syncagent.ports import Attributes, Upload
+from syncagent.ports import RETRY_MAX_S, Attributes, OverloadedError, Upload
 from syncagent.remote import WebDavRemote
 from syncagent.session import Account, Session, Throttles
 from syncagent.throttle import Throttle
@@ -274,6 +274,15 @@ NONSENSE = {
 }
 
 
+@contextmanager
+def serving_by_hand(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with socketserver.TCPServer(("127.0.0.1", 0), handler) as server:
+        worker = Worker("by hand", lambda _: server.serve_forever(0.01)).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+        worker.stop()
+
+
 @pytest.mark.parametrize("name", NONSENSE)
 def test_nonsense_is_an_error(name: str) -> None:
     status, body = NONSENSE[name]
@@ -291,14 +300,30 @@ def test_nonsense_is_an_error(name: str) -> None:
         def log_message(self, *_: object) -> None:
             pass
 
-    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
-        serving = Worker("nonsense", lambda _: server.serve_forever(0.01)).start()
-        with connected(f"http://127.0.0.1:{server.server_address[1]}/") as remote:
-            for ask in (lambda: remote.list(()), lambda: remote.changes("urn:t")):
-                with pytest.raises((ProtocolError, UnavailableError)):
-                    ask()
-        server.shutdown()
-        serving.stop()
+    with serving_by_hand(Handler) as url, connected(url) as remote:
+        for ask in (lambda: remote.list(()), lambda: remote.changes("urn:t")):
+            with pytest.raises((ProtocolError, UnavailableError)):
+                ask()
+
+
+@pytest.mark.parametrize(
+    ("told", "wait_s"), [("7", 7.0), ("86400", RETRY_MAX_S), ("Fri, 31 Dec 1999 23:59:59 GMT", None), ("", None)]
+)
+def test_overload(told: str, wait_s: float | None) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_PROPFIND(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(503)
+            self.send_header("Retry-After", told)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with serving_by_hand(Handler) as url, connected(url) as remote, pytest.raises(UnavailableError) as raised:
+        remote.identity()
+    assert (raised.value.wait_s if isinstance(raised.value, OverloadedError) else None) == wait_s
 
 
 def test_throttles_hold_back() -> None:

@@ -64,6 +64,24 @@ def test_a_file_is_edited_while_its_new_revision_comes(
     assert agent.listing()["f"] == b"1"
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_file_is_renamed_there_while_it_comes(
+    world: World, agent: Agent, server: MemoryServer, late: LateExecutor, *, is_new: bool
+) -> None:
+    """It is put where it was when it was asked for; that is not a rename of ours."""
+    if not is_new:
+        write(agent, "f", b"0")
+        settle(world)
+    server.put(("f",), b"1")
+    begin(world, agent)
+    assert late.run_some(9) == 1
+    with unread(agent):
+        server.rename(("f",), ("g",))
+        agent.cycle()
+    settle(world)
+    assert agent.listing() == {"g": b"1"}
+
+
 @pytest.mark.parametrize("is_replaced", [True, False])
 @pytest.mark.parametrize("is_noticed", [True, False])
 def test_of_a_download_that_came_to_nothing_nothing_is_left(
