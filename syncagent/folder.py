@@ -11,14 +11,11 @@ Nothing that the journal is going to be told may be undone by a power cut: call 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import itertools
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path as FilePath
 
 from helenite.core.clock import Clock
@@ -34,7 +31,16 @@ from helenite.core.errors import (
     WrongKindError,
 )
 from helenite.core.paths import ROOT, Path, format_path, validate_name
-from syncagent.holes import ContentReader
+from syncagent.entries import (
+    digest_file,
+    flush_entry,
+    flush_file_system,
+    inherit,
+    kind_of,
+    set_attributes,
+    stamp_from,
+    stamp_of,
+)
 from syncagent.model import Kind, LocalStamp
 from syncagent.names import STATE_DIRECTORY
 from syncagent.ports import Attributes, Content, Listing, Seen
@@ -114,7 +120,7 @@ class LocalFolder:
                 if entry.name.startswith("part-"):  # the beginning of a download, to go on with
                     if self._clock.now_ms() - entry.stat(follow_symlinks=False).st_mtime_ns // 1_000_000 > PART_MS_MAX:
                         os.unlink(entry.path)
-                elif entry.is_file(follow_symlinks=False) and _digest_file(entry.path).hex() in entry.name:
+                elif entry.is_file(follow_symlinks=False) and digest_file(entry.path).hex() in entry.name:
                     os.unlink(entry.path)
                 else:
                     move_to_free_name(entry.path, self._new_trash(entry.name))
@@ -130,9 +136,9 @@ class LocalFolder:
                     continue
                 try:
                     status = entry.stat(follow_symlinks=False)
-                    kind = _kind(status)
+                    kind = kind_of(status)
                     if kind is not None:
-                        entries.append(Seen(validate_name(entry.name), kind, _stamp(status, kind)))
+                        entries.append(Seen(validate_name(entry.name), kind, stamp_from(status, kind)))
                 except FileNotFoundError:
                     continue  # it went away while we were looking, and the watcher will say so
                 except (OSError, InvalidPathError) as error:
@@ -146,13 +152,13 @@ class LocalFolder:
             return None
         except OSError as error:
             raise UnavailableError(f"{format_path(path)}: {error}") from error
-        kind = _kind(status)
-        return None if kind is None else Seen(path[-1], kind, _stamp(status, kind))
+        kind = kind_of(status)
+        return None if kind is None else Seen(path[-1], kind, stamp_from(status, kind))
 
     def digest(self, path: Path, expected: LocalStamp) -> bytes:
         with _translated(path):
             self._expect(path, expected)
-            found = _digest_file(self._absolute(path))
+            found = digest_file(self._absolute(path))
             self._expect(path, expected)
             return found
 
@@ -180,24 +186,24 @@ class LocalFolder:
     def set_attributes(self, path: Path, expected: LocalStamp, attributes: Attributes) -> LocalStamp:
         with _translated(path):
             self._expect(path, expected)
-            return self._stamp_after(path, _set_attributes(self._absolute(path), attributes, expected))
+            return self._stamp_after(path, set_attributes(self._absolute(path), attributes, expected))
 
     def install(self, path: Path, content: Content, replaces: LocalStamp | None) -> LocalStamp:
         with _translated(path):
             target = self._writable(path)
             ready = self._make_ready(content)
-            mine = _stamp_of(ready)
+            mine = stamp_of(ready)
             try:
                 if replaces is not None:
                     self._expect(path, replaces)
-                    _inherit(target, ready)
-                mine = _set_attributes(ready, content.attributes, _stamp_of(ready))
+                    inherit(target, ready)
+                mine = set_attributes(ready, content.attributes, stamp_of(ready))
                 if replaces is None:
                     move_to_free_name(ready, target)
                 else:
                     self._swap_in(path, ready, replaces)
             except (OSError, HeleniteError):
-                if os.path.lexists(ready) and _stamp_of(ready).inode == mine.inode:
+                if os.path.lexists(ready) and stamp_of(ready).inode == mine.inode:
                     os.rename(ready, content.staged)  # the next attempt need not fetch it again
                 raise
             return self._stamp_after(path, mine)
@@ -218,10 +224,10 @@ class LocalFolder:
         """Make sure that these entries, and that they have these names, survive a power cut."""
         with _translated(ROOT):
             todo = {self._absolute(path[: len(path) - up]) for path in paths for up in (0, 1) if path or not up}
-            if len(todo) > SYNC_ONE_BY_ONE_MAX and _sync_file_system(self._root):
+            if len(todo) > SYNC_ONE_BY_ONE_MAX and flush_file_system(self._root):
                 return
             for name in sorted(todo):
-                _sync(name)
+                flush_entry(name)
 
     # Inside
 
@@ -243,7 +249,7 @@ class LocalFolder:
         if not exchange(ready, target):
             self._replace_in_steps(path, ready, replaces)
             return
-        out = _stamp_of(ready)
+        out = stamp_of(ready)
         if not out.same_content_as(replaces):
             exchange(ready, target)
             if os.lstat(ready).st_ino != mine:  # what is out now was saved between the two exchanges
@@ -256,7 +262,7 @@ class LocalFolder:
         target, kept = self._absolute(path), ready.replace("ready-", "kept-")
         os.link(target, kept, follow_symlinks=False)
         os.replace(ready, target)
-        out = _stamp_of(kept)
+        out = stamp_of(kept)
         if not out.same_content_as(replaces):
             os.replace(kept, target)
             raise PreconditionFailedError(f"{format_path(path)} was changed while its new revision came")
@@ -288,10 +294,10 @@ class LocalFolder:
         while stack:
             current, known_as = stack.pop()
             status = os.lstat(current)
-            kind, expected = _kind(status), beneath.get(known_as)
+            kind, expected = kind_of(status), beneath.get(known_as)
             if kind is None or (expected is None and goes_along(known_as, kind)):
                 continue
-            found = _stamp(status, kind)
+            found = stamp_from(status, kind)
             same = found == expected or (known_as == path and expected is not None and found.same_content_as(expected))
             if not same:
                 raise PreconditionFailedError(f"{format_path(known_as)} is not as it was")
@@ -300,10 +306,10 @@ class LocalFolder:
 
     def _stamp_now(self, path: Path) -> LocalStamp:
         status = os.lstat(self._absolute(path))
-        kind = _kind(status)
+        kind = kind_of(status)
         if kind is None:
             raise WrongKindError(f"{format_path(path)} is neither file, folder nor link")
-        return _stamp(status, kind)
+        return stamp_from(status, kind)
 
     def _stamp_after(self, path: Path, expected: LocalStamp) -> LocalStamp:
         """The stamp of an entry after we renamed or touched it, which changes its ctime.
@@ -323,83 +329,3 @@ class LocalFolder:
         if os.path.realpath(parent) != parent:
             raise PreconditionFailedError(f"{format_path(path[:-1])} has become a link")
         return os.path.join(parent, path[-1])
-
-
-def _kind(status: os.stat_result) -> Kind | None:
-    if stat.S_ISREG(status.st_mode):
-        return Kind.FILE
-    if stat.S_ISDIR(status.st_mode):
-        return Kind.DIRECTORY
-    return Kind.LINK if stat.S_ISLNK(status.st_mode) else None
-
-
-def _stamp(status: os.stat_result, kind: Kind) -> LocalStamp:
-    if kind is Kind.DIRECTORY:
-        return LocalStamp(status.st_ino)
-    executable = kind is Kind.FILE and bool(status.st_mode & stat.S_IXUSR)
-    return LocalStamp(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, executable)
-
-
-def _stamp_of(name: str) -> LocalStamp:
-    status = os.lstat(name)
-    return _stamp(status, _kind(status) or Kind.FILE)
-
-
-def _digest_file(name: str) -> bytes:
-    """SHA-256 of a file's content or a link's target."""
-    if os.path.islink(name):
-        return hashlib.sha256(os.fsencode(os.readlink(name))).digest()
-    with open(name, "rb", buffering=0) as file:
-        return hashlib.file_digest(ContentReader(file), "sha256").digest()
-
-
-def _set_attributes(name: str, attributes: Attributes, before: LocalStamp) -> LocalStamp:
-    """Set what is not None; the stamp as it is then, but for the ctime."""
-    status = os.lstat(name)
-    mtime_ns, executable = before.mtime_ns, before.executable
-    if (
-        attributes.executable is not None
-        and not stat.S_ISLNK(status.st_mode)
-        and attributes.executable is not executable
-    ):
-        executable = attributes.executable
-        readable = (status.st_mode & 0o444) >> 2  # as chmod +x does: whoever may read may execute
-        os.chmod(name, (stat.S_IMODE(status.st_mode) & ~0o111) | (readable if executable else 0))
-    if attributes.mtime_ms is not None and attributes.mtime_ms != mtime_ns // 1_000_000:
-        os.utime(name, ns=(status.st_atime_ns, attributes.mtime_ms * 1_000_000), follow_symlinks=False)
-        mtime_ns = attributes.mtime_ms * 1_000_000
-    return replace(before, mtime_ns=mtime_ns, executable=executable)
-
-
-def _inherit(old: str, fresh: str) -> None:
-    """A new revision keeps the permissions and extended attributes that the old one had here."""
-    if os.path.islink(old) or os.path.islink(fresh):
-        return
-    os.chmod(fresh, stat.S_IMODE(os.lstat(old).st_mode))
-    if hasattr(os, "listxattr"):
-        for name in os.listxattr(old):
-            with contextlib.suppress(OSError):  # some cannot be set by everybody
-                os.setxattr(fresh, name, os.getxattr(old, name))
-
-
-def _sync(name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.islink(name) or (os.name == "nt" and os.path.isdir(name)):
-            return  # is flushed with its directory; and Windows flushes no directories
-        descriptor = os.open(name, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _sync_file_system(name: str) -> bool:
-    """Flush everything on the file system; False when this system cannot."""
-    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if os.name == "posix" else None
-    if syncfs is None:
-        return False
-    descriptor = os.open(name, os.O_RDONLY)
-    try:
-        return int(syncfs(descriptor)) == 0
-    finally:
-        os.close(descriptor)
