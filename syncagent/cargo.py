@@ -54,6 +54,8 @@ class Outgoing:
     replaces: RemoteStamp | None
     twins: Mapping[bytes, Twin]
     """Entries of this size on the server, by their digests."""
+    parent: str
+    """The id of the target's directory on the server."""
 
     @property
     def size(self) -> int:
@@ -75,7 +77,9 @@ class Outgoing:
     def carried(self, sending: Sending) -> Carried:
         """To be remembered until it is known what came of it."""
         resource = "" if self.replaces is None else self.replaces.resource
-        return Carried(Tree.LOCAL, self.target[-1], sending.upload.digest, self.local.stamp.inode, resource)
+        return Carried(
+            Tree.LOCAL, self.target[-1], sending.upload.digest, self.local.stamp.inode, resource, self.parent
+        )
 
     def sent(self, sending: Sending, stamp: RemoteStamp) -> Uploaded:
         """What has come of it."""

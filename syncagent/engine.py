@@ -246,6 +246,7 @@ class Engine:
             held = self._held()
             plan = self._plan(held)
             if recognise(plan, self._journal, self._folder, self._transfers.running):
+                held = self._held()
                 plan = self._plan(held)
             self._last_plan = plan
             report.problems = plan.problems

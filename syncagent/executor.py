@@ -172,7 +172,8 @@ class StepExecutor:
     def _sent_directory(self, step: MakeDirectory) -> Carried:
         local = self._journal.node(step.node).local
         assert local is not None
-        return Carried(Tree.LOCAL, step.place.name, b"", local.stamp.inode, "")
+        parent = records.directory_id(self._journal, step.place)
+        return Carried(Tree.LOCAL, step.place.name, b"", local.stamp.inode, "", parent)
 
     def _make_remote(self, paths: list[Path]) -> Sequence[RemoteStamp | HeleniteError]:
         made: list[RemoteStamp | HeleniteError] = []

@@ -9,12 +9,12 @@ turns a deletion and a new file into a rename and an edit, which comes to the sa
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container
 
 from helenite.core.errors import HeleniteError
 from syncagent import records
 from syncagent.journal import Journal
-from syncagent.model import SIDES, Kind, Node, NodeId, Place, Tree, path_of
+from syncagent.model import SIDES, Kind, Node, NodeId, Place, RemoteState, Tree, path_of
 from syncagent.plan import Download, MakeDirectory, Move, Pair, Plan, Rescue, SetAside, Step, Upload
 from syncagent.ports import Folder
 from syncagent.rescues import was_moved
@@ -87,24 +87,38 @@ class _Recognition:
         return True
 
     def _is_sent_from_here(self, node: Node) -> bool:
-        """Whether what the server alone has was sent from a local entry that has another name by now, and is saved."""
+        """Whether what the server alone has was sent from a local entry that has another name by now, or is deleted."""
         if node.remote is None or node.local is not None:
             return False
-        digest = b"" if node.kind is Kind.DIRECTORY else node.remote.digest
+        digest = self._digest(node, Tree.REMOTE)
         for carried in () if digest is None else self._memory.of_content(digest):
-            if carried.had is Tree.LOCAL and carried.name == node.remote.place.name:
-                for local in self._strangers(carried.inode, node.kind):
-                    records.pair(self._journal, local.id, node.id)
-                    records.brought_before(self._journal, local.id, Tree.REMOTE, carried)
-                    return True
+            if carried.had is Tree.LOCAL and self._was_sent_to(carried, node.remote):
+                return self._takes_back(carried, node)
         return False
 
-    def _strangers(self, inode: int, kind: Kind) -> Iterator[Node]:
-        """Local entries with this inode of which the server knows nothing."""
-        for node in self._journal.find_inode(inode):
-            is_here = node.local is not None and node.local.stamp.inode == inode and node.kind is kind
-            if is_here and node.remote is None and node.ancestor is None and node.id not in self._running:
-                yield node
+    def _was_sent_to(self, carried: Carried, remote: RemoteState) -> bool:
+        """Whether what was sent became this very entry: a new one is told by its directory and its name there."""
+        if carried.resource:
+            return carried.resource == remote.stamp.resource
+        parent = records.directory_id(self._journal, remote.place)
+        return (carried.parent, carried.name) == (parent, remote.place.name)
+
+    def _takes_back(self, carried: Carried, node: Node) -> bool:
+        """Give the server's entry the local one that was sent; if that is nowhere, it was deleted."""
+        present = [
+            found
+            for found in self._journal.find_inode(carried.inode)
+            if found.local is not None and found.local.stamp.inode == carried.inode and found.kind is node.kind
+        ]
+        for local in present:
+            if local.remote is None and local.ancestor is None and local.id not in self._running:
+                records.pair(self._journal, local.id, node.id)
+                records.brought_before(self._journal, local.id, Tree.REMOTE, carried)
+                return True
+        if present or node.kind is Kind.DIRECTORY:
+            return False
+        records.sent_and_gone(self._journal, node.id, carried.digest)
+        return True
 
     def _is_fetched_from_there(self, node: Node) -> bool:
         """Whether what only the local disk has was put there for an entry that has another name by now."""

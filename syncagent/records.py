@@ -12,6 +12,7 @@ from helenite.core.errors import PreconditionFailedError
 from syncagent.content import Verdict, judge
 from syncagent.journal import Journal
 from syncagent.model import (
+    ROOT_ID,
     AgreedState,
     Kind,
     LocalStamp,
@@ -173,6 +174,21 @@ def brought_before(journal: Journal, node_id: NodeId, side: Tree, carried: Carri
         place = Place(node.local.place.parent, carried.name)
     digest = carried.digest or None
     journal.put(replace(node, ancestor=AgreedState(place, node.kind, digest, local, remote)))
+
+
+def sent_and_gone(journal: Journal, node_id: NodeId, digest: bytes) -> None:
+    """What the server has was sent from here, and is not here any more: both sides had it, and this one deleted it."""
+    node = journal.node(node_id)
+    assert node.remote is not None
+    there = node.remote
+    ancestor = AgreedState(there.place, node.kind, digest, LocalStamp(0, there.stamp.size), there.stamp)
+    journal.put(replace(node, ancestor=ancestor))
+
+
+def directory_id(journal: Journal, place: Place) -> str:
+    """The id, on the server, of the directory that a place is in; empty for the synced folder itself."""
+    remote = None if place.parent == ROOT_ID else journal.node(place.parent).remote
+    return "" if remote is None else remote.stamp.resource
 
 
 def expect_free(journal: Journal, side: Tree, place: Place, taker: NodeId) -> None:

@@ -92,6 +92,7 @@ class Transfers:
         self._lanes = lanes
         self._loads: list[_Load] = []
         self._arrived: deque[tuple[Cargo, Result]] = deque()  # and not yet taken over
+        self._placed: list[Carried] = []
         self._running: set[NodeId] = set()
         self._begun: dict[NodeId, Incoming] = {}  # what is staged of downloads, and not in place
         self._overlaps = Overlaps()
@@ -158,6 +159,9 @@ class Transfers:
                     observe.ask_again(self._journal, cargo.place.parent, since)
                     arrival = replace(arrival, is_doubtful=True)
             yield arrival
+        placed, self._placed = self._placed, []
+        if placed:
+            self._folder.under_way.note(placed)
         self._clear()
 
     def looked(self, removed: Iterable[Path] | None) -> None:
@@ -266,7 +270,8 @@ class Transfers:
             records.expect_free(self._journal, Tree.REMOTE, place, node.id)
         target = (*path_of(self._journal, Tree.REMOTE, place.parent), place.name)
         twins = self._twins(local.stamp.size) if node.kind is Kind.FILE else {}
-        return Outgoing(step, local, source, place, target, replaces, twins)
+        parent = records.directory_id(self._journal, place)
+        return Outgoing(step, local, source, place, target, replaces, twins, parent)
 
     def _twins(self, size: int) -> dict[bytes, Twin]:
         """Files on the server of this size, by their content."""
@@ -334,7 +339,7 @@ class Transfers:
         place, path = self._goal(cargo)
         records.expect_free(self._journal, Tree.LOCAL, place, node.id)
         local = self._folder.install(path, content, replaces)
-        self._folder.under_way.note([Carried(Tree.LOCAL, path[-1], content.digest, local.inode, stamp.resource)])
+        self._placed.append(Carried(Tree.LOCAL, path[-1], content.digest, local.inode, stamp.resource))
         node = self._journal.node(node.id)
         assert node.remote is not None
         if node.remote.digest is None:

@@ -35,13 +35,15 @@ class Carried(NamedTuple):
     had: Tree
     """The side that surely has had the content: whence it came."""
     name: str
-    """Of both. In which directory does not matter: those are renamed meanwhile."""
+    """Of both."""
     digest: bytes
     """Empty: a directory."""
     inode: int
     """Of the local entry, or of the staged file that was to become one; 0: not known."""
     resource: str
     """The id on the server; empty: it was to be a new entry there."""
+    parent: str = ""
+    """Of a new entry there: the id of the directory, which may be renamed meanwhile; empty: the synced folder."""
 
 
 _Moved = tuple[str, str]
@@ -148,8 +150,8 @@ def _parse(lines: Iterable[str]) -> Iterable[Carried | _Moved]:
     for line in lines:
         try:
             match json.loads(line):
-                case [str(had), str(name), str(digest), int(inode), str(resource)]:
-                    yield Carried(Tree(had), name, bytes.fromhex(digest), inode, resource)
+                case [str(had), str(name), str(digest), int(inode), str(resource), str(parent)]:
+                    yield Carried(Tree(had), name, bytes.fromhex(digest), inode, resource, parent)
                 case [str(resource), str(name)]:
                     yield resource, name
                 case _:

@@ -289,7 +289,7 @@ def test_more_files_than_may_be_under_way(world: World, agent: Agent, server: Me
         agent.lanes = Lanes(pool, pool, arrived.set)
         for number in range(SMALL_MAX + 50):
             server.put((f"f{number}",), str(number).encode())
-        wait_until(lambda: agent.cycle("").is_quiet)
+        wait_until(lambda: agent.cycle("").is_quiet, 60)
         world.check()
         agent.restart()
 

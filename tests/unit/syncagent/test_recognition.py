@@ -77,6 +77,47 @@ def test_uploaded_then_renamed_and_saved_here(
     assert not (agent.root / STATE_DIRECTORY / "underway").exists()
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_uploaded_then_deleted_here(world: World, agent: Agent, server: MemoryServer, *, is_new: bool) -> None:
+    write(agent, "d/other", b"stays")
+    if not is_new:
+        write(agent, "d/a", b"0")
+    world.settle()
+    write(agent, "d/a", b"1")
+    die_after(world, agent, "store")
+    assert server.listing()["d/a"] == b"1"
+    (agent.root / "d" / "a").unlink()
+    report = agent.cycle()
+    assert not report.steps  # it may be back in a moment
+    world.settle()
+    world.precious.clear()
+    world.check()
+    assert server.listing() == {"d": None, "d/other": b"stays"}
+
+
+def test_a_lost_upload_and_an_equal_file_of_another_directory(world: World, agent: Agent, server: MemoryServer) -> None:
+    """Many directories have an empty file of the same name; whoever makes one has nothing to do with ours."""
+    for name in ("d", "e"):
+        (agent.root / name).mkdir()
+    world.settle()
+
+    def refuse(phase: str, name: str) -> None:
+        if (phase, name) == ("before", "store"):
+            raise Crash
+
+    write(agent, "d/__init__.py", b"")
+    server.hook = refuse
+    with pytest.raises(Crash):
+        agent.settle()
+    server.hook = lambda _phase, _name: None
+    agent.restart()
+    server.put(("e", "__init__.py"), b"")
+    (agent.root / "d" / "__init__.py").rename(agent.root / "d" / "renamed.py")
+    world.settle()
+    world.check()
+    assert server.listing() == {"d": None, "e": None, "d/renamed.py": b"", "e/__init__.py": b""}
+
+
 @pytest.mark.parametrize("save", [Path.write_bytes, safe_save])
 def test_uploaded_then_renamed_there_and_saved_here(
     world: World, agent: Agent, server: MemoryServer, save: Callable[[Path, bytes], object]

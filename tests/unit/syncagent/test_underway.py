@@ -15,7 +15,7 @@ def test_it_survives_the_process(tmp_path: Path) -> None:
     file = tmp_path / "underway"
     first = UnderWay(file, "boot")
     assert first.is_empty
-    sent = Carried(Tree.LOCAL, "a\nb", b"\x01", (1 << 64) - 1, "")
+    sent = Carried(Tree.LOCAL, "a\nb", b"\x01", (1 << 64) - 1, "", "urn:d")
     first.note([sent, Carried(Tree.LOCAL, "c", b"\x02", 2, "urn:2")])
     coming = Carried(Tree.REMOTE, "c", b"\x01", 3, "urn:3")
     first.note([coming])
@@ -42,7 +42,7 @@ def test_it_survives_the_process(tmp_path: Path) -> None:
 
 def test_what_an_earlier_version_wrote_is_nothing(tmp_path: Path) -> None:
     file = tmp_path / "underway"
-    file.write_text('boot\n["remote", "a", "01"]\n["local", "a", "no digest", 1, ""]\n{}\n')
+    file.write_text('boot\n["remote", "a", "01"]\n["local", "a", "no digest", 1, "", ""]\n{}\n')
     assert UnderWay(file, "boot").is_empty
 
 
