@@ -104,18 +104,18 @@ class _Recognition:
         return (carried.parent, carried.name) == (parent, remote.place.name)
 
     def _takes_back(self, carried: Carried, node: Node) -> bool:
-        """Give the server's entry the local one that was sent; if that is nowhere, it was deleted."""
-        present = [
-            found
-            for found in self._journal.find_inode(carried.inode)
-            if found.local is not None and found.local.stamp.inode == carried.inode and found.kind is node.kind
-        ]
-        for local in present:
-            if local.remote is None and local.ancestor is None and local.id not in self._running:
+        """Give the server's entry the local one that was sent; if that is nowhere, it was deleted.
+
+        Whoever has its inode and is known already may be it too, renamed and saved, or another that got the inode: in
+        either case nothing is here under the name and with the content that were sent.
+        """
+        for local in self._journal.find_inode(carried.inode):
+            is_here = local.local is not None and local.local.stamp.inode == carried.inode and local.kind is node.kind
+            if is_here and local.remote is None and local.ancestor is None and local.id not in self._running:
                 records.pair(self._journal, local.id, node.id)
                 records.brought_before(self._journal, local.id, Tree.REMOTE, carried)
                 return True
-        if present or node.kind is Kind.DIRECTORY:
+        if node.kind is Kind.DIRECTORY:
             return False
         records.sent_and_gone(self._journal, node.id, carried.digest)
         return True

@@ -15,7 +15,7 @@ from syncagent.executor import Outcome
 from syncagent.names import STATE_DIRECTORY
 from syncagent.plan import Pair, Plan
 from tests.support.sync_server import MemoryServer
-from tests.support.sync_world import Agent, Crash, World, write
+from tests.support.sync_world import Agent, Crash, Listing, World, write
 
 
 def die_after(world: World, agent: Agent, request: str) -> None:
@@ -77,8 +77,12 @@ def test_uploaded_then_renamed_and_saved_here(
     assert not (agent.root / STATE_DIRECTORY / "underway").exists()
 
 
+@pytest.mark.parametrize("is_reused", [True, False])
 @pytest.mark.parametrize("is_new", [True, False])
-def test_uploaded_then_deleted_here(world: World, agent: Agent, server: MemoryServer, *, is_new: bool) -> None:
+def test_uploaded_then_deleted_here(
+    world: World, agent: Agent, server: MemoryServer, *, is_new: bool, is_reused: bool
+) -> None:
+    """File systems give the inode of what is gone to the next that comes (here it is the same file, renamed)."""
     write(agent, "d/other", b"stays")
     if not is_new:
         write(agent, "d/a", b"0")
@@ -86,13 +90,17 @@ def test_uploaded_then_deleted_here(world: World, agent: Agent, server: MemorySe
     write(agent, "d/a", b"1")
     die_after(world, agent, "store")
     assert server.listing()["d/a"] == b"1"
-    (agent.root / "d" / "a").unlink()
-    report = agent.cycle()
-    assert not report.steps  # it may be back in a moment
+    if is_reused:
+        (agent.root / "d" / "a").rename(agent.root / "d" / "b")
+        write(agent, "d/b", b"another that came since")
+    else:
+        (agent.root / "d" / "a").unlink()
+        report = agent.cycle()
+        assert not report.steps  # it may be back in a moment
     world.settle()
-    world.precious.clear()
     world.check()
-    assert server.listing() == {"d": None, "d/other": b"stays"}
+    others: Listing = {"d/b": b"another that came since"} if is_reused else {}
+    assert server.listing() == {"d": None, "d/other": b"stays"} | others
 
 
 def test_a_lost_upload_and_an_equal_file_of_another_directory(world: World, agent: Agent, server: MemoryServer) -> None:
