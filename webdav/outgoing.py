@@ -36,5 +36,5 @@ class Outgoing:
         try:
             while len(view) > 0:
                 view = view[self._sock.send(view[:most]) :]
-        except BlockingIOError:
+        except (BlockingIOError, TimeoutError):  # of TLS, whose words cheroot would take for trouble
             raise TimeoutError(TIMED_OUT) from None

@@ -17,6 +17,7 @@ from typing import Any
 from cheroot import wsgi
 from cheroot.server import HTTPConnection
 from cheroot.ssl import Adapter
+from cheroot.workers.threadpool import ThreadPool
 
 from helenite.core.clock import Clock
 from helenite.core.descriptors import EXHAUSTED, Doorman, raise_descriptor_limit
@@ -167,6 +168,20 @@ class Listener(socket.socket):
         self._doorman.close()
 
 
+class Threads(ThreadPool):
+    """Cheroot's threads, which end also when a client does not read."""
+
+    @staticmethod
+    def _force_close(conn: Connection | None) -> None:
+        """End both directions of a connection that outlasts the patience with it, so that whoever waits there wakes."""
+        if conn is None or conn.rfile.closed:
+            return
+        try:
+            socket.socket.shutdown(conn.socket, socket.SHUT_RDWR)  # not by way of TLS, which its thread is using
+        except OSError as error:
+            log.debug("a connection was gone already: %s", error)
+
+
 class Server(wsgi.Server):
     """One worker's server on a port that it shares with the others."""
 
@@ -187,16 +202,15 @@ class Server(wsgi.Server):
         super().__init__(
             address,
             app,
-            numthreads=threads,
-            max=threads,
             server_name=SERVER_NAME,
             request_queue_size=BACKLOG,
             timeout=timeout_s,  # type: ignore[arg-type]
-            accepted_queue_size=WAITING_MAX,
-            accepted_queue_timeout=0,
             reuse_port=reuse_port,
         )
         self.gateway = Gateway
+        self.requests = Threads(
+            self, min=threads, max=threads, accepted_queue_size=WAITING_MAX, accepted_queue_timeout=0
+        )
 
     def prepare(self) -> None:
         """Listen, with all the descriptors that are allowed."""

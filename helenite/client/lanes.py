@@ -81,6 +81,7 @@ class Lane:
 
     def _connect(self, timeout_s: float) -> Stream | None:
         """Ask where the port is, as the master may be another by now, and connect."""
+        deadline = time.monotonic() + timeout_s
         try:
             found = self._stub.FindCallPort(common_pb2.Empty(), timeout=timeout_s)
             if found.port == 0:
@@ -88,7 +89,7 @@ class Lane:
             host = self._master.rpartition(":")[0].strip("[]")
             connection = Stream(socket.create_connection((host, found.port), timeout=timeout_s), timeout_s)
             try:
-                if connection.take(GREETING_BYTES) != found.greeting:
+                if connection.take(GREETING_BYTES, deadline) != found.greeting:
                     raise ProtocolError("somebody else answers there")
             except BaseException:
                 connection.close()

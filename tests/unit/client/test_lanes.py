@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
@@ -225,3 +226,28 @@ def test_at_the_end_calls_under_way_are_waited_for(master: Master) -> None:
         master.verbs.gate.set()
         stopping.result(10)
     assert master.port._sessions._connections == set()
+
+
+def test_somebody_who_greets_slowly_delays_no_call(master: Master) -> None:
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        master.place.port = listener.getsockname()[1]
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                while not done.wait(0.7):  # each byte within the patience for all of them
+                    try:
+                        connection.send(b"x")
+                    except OSError:
+                        return
+
+        greeter = threading.Thread(target=greet)
+        greeter.start()
+        began = time.monotonic()
+        assert master.look_up("/a", 30.0) == "/a"
+        took_s = time.monotonic() - began
+        done.set()
+        greeter.join()
+    assert master.by_grpc == 1
+    assert took_s < 6  # sixteen bytes take eleven seconds

@@ -9,6 +9,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,66 @@ def test_a_body_that_stalls_is_given_up() -> None:
     with serving(our_server(read_a_little, timeout_s=0.3)) as server, Client(*server.bind_addr).connect() as connection:
         connection.send(Client(*server.bind_addr).head("PUT", "/", {"Content-Length": "10"}))
         assert connection.read_reply().status == 408
+
+
+class Endless:
+    """An answer that is longer than any client cares to read; `ended` when its last piece was asked for."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+        self.ended = threading.Event()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        try:
+            while True:
+                yield bytes(1 << 20)
+                self.began.set()
+        finally:
+            self.ended.set()
+
+
+@contextlib.contextmanager
+def not_reading(client: Client, *, tls: bool) -> Iterator[None]:
+    """A client that asks and never reads."""
+    plain = socket.create_connection((client.host, client.port))
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with context.wrap_socket(plain) if tls else plain as connection:
+        connection.sendall(client.head("GET", "/"))
+        yield
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_client_that_does_not_read_is_given_up(tls: bool, tmp_path: Path, need: Callable[..., None]) -> None:
+    need("openssl")
+    app = Endless()
+    server = our_server(app, timeout_s=0.5)
+    if tls:
+        server.ssl_adapter = LazyTls(*make_certificate(tmp_path))
+    with serving(server), not_reading(Client(*server.bind_addr), tls=tls):
+        assert app.ended.wait(30)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_client_that_does_not_read_does_not_hold_up_the_end(
+    tls: bool,
+    tmp_path: Path,
+    need: Callable[..., None],
+) -> None:
+    need("openssl")
+    app = Endless()
+    server = our_server(app, timeout_s=60)
+    server.shutdown_timeout = 0.5
+    if tls:
+        server.ssl_adapter = LazyTls(*make_certificate(tmp_path))
+    with contextlib.ExitStack() as client:
+        with serving(server):
+            client.enter_context(not_reading(Client(*server.bind_addr), tls=tls))
+            assert app.began.wait(30)
+            began = time.monotonic()
+        assert time.monotonic() - began < 30
 
 
 def test_an_idle_connection_is_closed() -> None:
