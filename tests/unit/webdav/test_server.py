@@ -6,6 +6,7 @@ The applications here are bare WSGI, so that only the server is tested. webdav/C
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import ssl
 import threading
@@ -363,7 +364,9 @@ def not_reading(client: Client, *, tls: bool) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_client_that_does_not_read_is_given_up(tls: bool, tmp_path: Path, need: Callable[..., None]) -> None:
+def test_a_client_that_does_not_read_is_given_up_without_ado(
+    tls: bool, tmp_path: Path, need: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
     need("openssl")
     app = Endless()
     server = our_server(app, timeout_s=0.5)
@@ -371,6 +374,7 @@ def test_a_client_that_does_not_read_is_given_up(tls: bool, tmp_path: Path, need
         server.ssl_adapter = LazyTls(*make_certificate(tmp_path))
     with serving(server), not_reading(Client(*server.bind_addr), tls=tls):
         assert app.ended.wait(30)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize("tls", [False, True])
