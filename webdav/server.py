@@ -64,7 +64,7 @@ class Connection(HTTPConnection):
         if not self.is_tls:
             sock.settimeout(None)
         self.rfile = Incoming(sock, server.timeout)
-        self.wfile = Outgoing(sock)
+        self.wfile = Outgoing(sock, server.timeout)
         self.requests_seen = 0
         self.is_fresh = True
         self._needs_handshake = self.is_tls
