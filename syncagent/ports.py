@@ -30,7 +30,7 @@ RETRY_MAX_S = 300.0
 class OverloadedError(UnavailableError):
     """The server is there, and asks not to be asked again for `wait_s` seconds (`Retry-After`)."""
 
-    def __init__(self, sentence: str, wait_s: float) -> None:
+    def __init__(self, sentence: str, wait_s: float = 0.0) -> None:
         super().__init__(sentence)
         self.wait_s = min(wait_s, RETRY_MAX_S)
 
