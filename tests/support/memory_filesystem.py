@@ -1,7 +1,7 @@
 """A FileSystem in memory: the public surface and semantics of `helenite.client.filesystem`, without a cluster.
 
-For tests of what stands on the client (the gateway, the agent). `tests/contract` runs the same
-suite over this and over the real one, so that the two cannot drift apart. Thread-safe: one lock guards everything.
+For tests of what stands on the client (the gateway, the agent). `tests/contract` runs the same suites over this and
+over the real one, so that the two cannot drift apart. Thread-safe: one lock guards everything.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Agents, gateways and chunkservers that die in the middle, and connections that are cut: everybody ends up equal.
 
 Whatever a person saved last is there in the end, under the name that the person gave it, and nothing else is: no
-conflict copies, for nobody changes a file of somebody else, and nothing that comes back under a name of the past. After
-the last death the invariants of `settle` hold.
+conflict copies, for nobody changes a file of somebody else, and nothing that comes back under a name of the past. Only
+after a master's death may a file still have a name of the past. After the last death the invariants of `settle` hold.
 """
 
 from __future__ import annotations
