@@ -1,8 +1,8 @@
 """Many small files in one request, both ways: our gateway's bundles (webdav/COMPLIANCE.md) as the agent speaks them.
 
 Used by `remote`. A bundle is a tar stream; each member is conditional and verified by its digest, and has an outcome of
-its own. What a stream that broke off has not told is an UnavailableError of those members: they may have happened. Any
-thread.
+its own. No member brings its directory with it: one that is missing was moved or deleted meanwhile. What a stream that
+broke off has not told is an UnavailableError of those members: they may have happened. Any thread.
 """
 
 from __future__ import annotations
@@ -220,7 +220,9 @@ def _head(
     info.size = size
     info.mode = 0o755 if is_executable or is_directory else 0o644
     info.type = tarfile.DIRTYPE if is_directory else tarfile.REGTYPE
-    info.pax_headers = {PREFIX + keyword: value for keyword, value in (wishes or {}).items()}
+    info.pax_headers = {f"{PREFIX}if-parent": "*"} | {
+        PREFIX + keyword: value for keyword, value in (wishes or {}).items()
+    }
     if mtime_ms is not None:  # as a decimal: a float is not exact to the millisecond
         info.pax_headers["mtime"] = f"{max(1, mtime_ms) // 1000}.{max(1, mtime_ms) % 1000:03d}"
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")

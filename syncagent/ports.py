@@ -150,8 +150,9 @@ class Remote(Protocol):
     def store(self, path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
         """Make the content of a local file the new revision (If-Match), or a new entry (If-None-Match: *).
 
-        The server must refuse what does not have `upload.digest`. An empty `replaces` must refuse any existing entry. A
-        repetition after a lost reply finds its own content, is refused, and the next look adopts it.
+        The server must refuse what does not have `upload.digest`, and what has no directory to go into: one that is
+        missing was moved, and is never made. An empty `replaces` must refuse any existing entry. A repetition after a
+        lost reply finds its own content, is refused, and the next look adopts it.
         """
         ...
 
@@ -175,7 +176,7 @@ class Remote(Protocol):
         ...
 
     def make_directory(self, path: Path) -> RemoteStamp:
-        """EntryExistsError when anything has the name."""
+        """EntryExistsError when anything has the name, ParentNotFoundError when its directory is missing."""
         ...
 
     def make_directories(self, paths: Sequence[Path]) -> Sequence[RemoteStamp | HeleniteError]:

@@ -83,6 +83,7 @@ class _Order:
     member: Member
     condition: Condition
     digests: Digests
+    makes_parents: bool
 
 
 @dataclass(slots=True)
@@ -170,15 +171,19 @@ class _Intake:
         path = self._place(member)
         self.request.demand_right(Verb.WRITE, path)
         self._wait_for(path)
+        makes_parents = _makes_parents(member)
         if member.is_directory:
-            self._make_directories(path[:-1])
+            if makes_parents:
+                self._make_directories(path[:-1])
             self._begin_directory(path, outcome)
             return
-        order = _Order(path, member, self._condition(member), Digests(None, member.wish("digest"), None))
+        digests = Digests(None, member.wish("digest"), None)
+        order = _Order(path, member, self._condition(member), digests, makes_parents)
         if member.size_bytes <= SMALL_BYTES:
             self._hold(order, b"".join(reader.content()), outcome)
         else:
-            self._make_directories(path[:-1])
+            if makes_parents:
+                self._make_directories(path[:-1])
             outcome.entry, outcome.is_new = self._store(order, reader.content())
 
     def _fail(self, outcome: Outcome, error: HeleniteError) -> None:
@@ -289,12 +294,16 @@ class _Intake:
             for order, content in zip(group.orders, group.contents, strict=True)
         ]
         stored = self._create(files)
-        self._store_again(files, stored)
+        self._store_again(group.orders, files, stored)
         return [self._finish_small(order, found) for order, found in zip(group.orders, stored, strict=True)]
 
-    def _store_again(self, files: list[SmallFile], stored: list[Stored]) -> None:
+    def _store_again(self, orders: list[_Order], files: list[SmallFile], stored: list[Stored]) -> None:
         """Store the files whose directories turned out to be missing, when these are made; few are."""
-        homeless = [number for number, found in enumerate(stored) if isinstance(found, ParentNotFoundError)]
+        homeless = [
+            number
+            for number, found in enumerate(stored)
+            if isinstance(found, ParentNotFoundError) and orders[number].makes_parents
+        ]
         housed: list[int] = []
         down: UnavailableError | None = None
         for number in homeless:
@@ -350,6 +359,14 @@ class _Intake:
             fs.set_properties(order.path, set_values={EXECUTABLE: EXECUTABLE_ELEMENT}, condition=condition)
         else:
             fs.set_properties(order.path, remove=(EXECUTABLE,), condition=condition)
+
+
+def _makes_parents(member: Member) -> bool:
+    """Whether the directories around a member are made where they are missing."""
+    if_parent = member.wish("if-parent")
+    if if_parent is not None and if_parent.strip() != "*":
+        raise InvalidRequestError("if-parent of a member is *")
+    return if_parent is None
 
 
 def _parse_etag(header: str) -> tuple[int, int]:

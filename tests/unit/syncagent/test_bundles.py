@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from helenite.client.smallfiles import SmallFile
 from helenite.core.clock import Clock
 from helenite.core.errors import (
     DigestMismatchError,
@@ -196,6 +197,27 @@ def test_directories(remote: WebDavRemote) -> None:
     assert [listed[path] for path in (("new",), ("d e", "in"), ("ü",))] == outcomes[1:]
     with pytest.raises(EntryExistsError):
         remote.make_directory(("new",))
+
+
+def test_a_directory_that_was_moved_meanwhile_is_not_made_anew(
+    fs: MemoryFileSystem, remote: WebDavRemote, scratch: Path
+) -> None:
+    """A master that died holds up a bundle; the directory's move is quicker when it is back."""
+    [known] = stored(remote, scratch, {("d e", "old"): b"old"})
+    create = fs.create_small
+
+    def late(files: Sequence[SmallFile]) -> object:
+        fs.create_small = create  # type: ignore[method-assign]
+        fs.move(("home", "d e"), ("home", "moved"), overwrite=False)
+        return create(files)
+
+    fs.create_small = late  # type: ignore[assignment, method-assign]
+    orders = [sending(scratch, ("d e", "new"), b"new"), sending(scratch, ("d e", "old"), b"newer", known)]
+    new, old = remote.store_many(orders)
+    assert isinstance(new, ParentNotFoundError)
+    assert isinstance(old, ParentNotFoundError | PreconditionFailedError)
+    assert kinds(remote.make_directories([("d e", "in")])) == [ParentNotFoundError]
+    assert [entry.path for entry in remote.list(())] == [("moved",)]
 
 
 def test_a_file_in_the_place_of_a_directory(remote: WebDavRemote, scratch: Path) -> None:

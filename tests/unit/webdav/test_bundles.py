@@ -116,6 +116,34 @@ def test_conditions_hold_for_each_file(client: Client, fs: MemoryFileSystem) -> 
     assert [content(fs, f"/home/{name}") for name in "abcdf"] == [b"new", b"newer", b"old", b"new", b"new"]
 
 
+def test_a_directory_that_must_be_there_is_not_made(client: Client, fs: MemoryFileSystem) -> None:
+    fs.make_directory(("home", "here"))
+    etag = client.put("/home/here/old", b"old")["ETag"]
+    with io.BytesIO() as out:
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            for name in ("gone/deep", "here/deep"):
+                info = tarfile.TarInfo(name)
+                info.type = tarfile.DIRTYPE
+                info.pax_headers = {"HELENITE.if-parent": "*"}
+                tar.addfile(info)
+        directories = out.getvalue()
+    assert outcomes(post(client, directories)) == {"/home/gone/deep/": 409, "/home/here/deep/": 201}
+    body = pack(
+        ("here/new", b"1", {"if-parent": "*"}),
+        ("here/old", b"2", {"if-parent": "*", "if-match": etag}),
+        ("moved/new", b"3", {"if-parent": "*", "if-none-match": "*"}),
+        ("moved/old", b"4", {"if-parent": "*", "if-match": etag}),
+        ("moved/large", BIG, {"if-parent": "*"}),
+        ("made/new", b"5", {}),
+        ("strange", b"6", {"if-parent": '"1-1"'}),
+    )
+    found = outcomes(post(client, body))
+    assert [found[f"/home/{path}"] for path in ("here/new", "here/old", "made/new", "strange")] == [201, 200, 201, 400]
+    assert [found[f"/home/moved/{name}"] for name in ("new", "large")] == [409, 409]
+    assert found["/home/moved/old"] in {409, 412}
+    assert {view.entry.name for view in fs.list(("home",))[1]} == {"here", "made"}
+
+
 def test_digests_are_verified(client: Client, fs: MemoryFileSystem) -> None:
     def digest(data: bytes) -> dict[str, str]:
         return {"digest": f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"}
