@@ -1,17 +1,37 @@
-"""Content of the FileSystem in memory: reading it, collecting it, splicing it.
+"""Content of the FileSystem in memory: keeping it, reading it, collecting it, splicing it.
 
 Used by `memory_filesystem`, which publishes what is committed.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from helenite.client.chunking import Fresh, Kept, Part, Planned
+from helenite.client.chunking import (
+    Fresh,
+    Kept,
+    Part,
+    Planned,
+    Repeated,
+    Shared,
+    find_run,
+    resolve_splice,
+)
 from helenite.core import errors
-from helenite.core.model import MIB, Condition, Entry, EntryView
+from helenite.core.model import (
+    DEFAULT_CHUNK_BYTES,
+    MIB,
+    ChunkHandle,
+    Condition,
+    Entry,
+    EntryId,
+    EntryView,
+    Extent,
+    Sequence,
+)
 from helenite.core.paths import Path
 
 
@@ -29,6 +49,33 @@ class Owner(Protocol):
     ) -> tuple[Entry, bool]: ...
 
     def check(self, path: Path, condition: Condition) -> None: ...
+
+
+class Contents:
+    """What each revision held. A view pins its revision, so those of old ones are kept, too."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[tuple[EntryId, Sequence], bytes] = {}
+        self._extents: dict[tuple[EntryId, Sequence], tuple[Extent, ...]] = {}
+        self._handles = itertools.count(1)
+
+    def keep(self, entry: Entry, content: bytes) -> None:
+        self._bytes[entry.id, entry.revision] = content
+
+    def of(self, entry: Entry) -> bytes:
+        return self._bytes[entry.id, entry.revision]
+
+    def lay_out(self, entry: Entry, planned: tuple[Planned, ...]) -> None:
+        """Give it extents as a writer would: what is not shared in chunks of its own."""
+        written = find_run(planned) + sum(part.length for part in planned if not isinstance(part, Shared | Repeated))
+        chunks = tuple(
+            Extent(ChunkHandle(next(self._handles)), 0, min(DEFAULT_CHUNK_BYTES, written - at))
+            for at in range(0, written, DEFAULT_CHUNK_BYTES)
+        )
+        self._extents[entry.id, entry.revision] = resolve_splice(planned, chunks)
+
+    def extents(self, entry: Entry) -> tuple[Extent, ...]:
+        return self._extents.get((entry.id, entry.revision), ())
 
 
 class MemoryReader:
