@@ -32,7 +32,8 @@ import httpx
 
 from tests.chaos.faults import Director
 from tests.chaos.findings import Findings
-from tests.chaos.load import Load, check_shared
+from tests.chaos.load import Load
+from tests.chaos.shared import check_shared, prepare_shared
 from tests.support.cluster import Cluster
 from tests.support.processes import Usage, usage
 
@@ -101,8 +102,7 @@ def run(directory: Path, options: argparse.Namespace, ballast: Path | None) -> d
     with Cluster(directory, *arguments, environment=ENVIRONMENT) as cluster:
         director = Director(cluster, random.Random(options.seed), ballast)
         with httpx.Client(base_url=cluster.url, timeout=60) as client:
-            for name in ("shared", "locks"):
-                client.request("MKCOL", f"/{name}").raise_for_status()
+            prepare_shared(client)
         clients = [Load(cluster.url, number, options.seed, findings) for number in range(1, options.clients + 1)]
         samples = work(cluster, director, clients, options.minutes * 60)
         director.recover("the end")

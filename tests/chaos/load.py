@@ -1,7 +1,7 @@
 """Random work of several clients through WebDAV, each answer held against the client's manifest.
 
-Each client is a thread with a directory of its own, where it knows what must be; besides, all of them write shared
-files (whoever reads one must find one whole content) and raise a shared counter under If-Match (no two may win).
+Each client is a thread with a directory of its own, where it knows what must be; besides, all of them work in one
+place (`shared`): whoever reads a file there must find one whole content, and no two may raise a counter to one number.
 What goes wrong is either a *failure*, a request that got no answer or a 5xx, which some faults excuse, or a
 *violation*, which nothing excuses.
 """
@@ -18,11 +18,12 @@ from urllib.parse import quote
 
 import httpx
 
-from tests.chaos.findings import Failure, Findings
+from tests.chaos.drive import Drive, NotAnsweredError
+from tests.chaos.findings import Findings
+from tests.chaos.shared import Shared
 from tests.support.manifest import (
     LISTING,
     LISTING_HEADERS,
-    MARKED_BYTES_MIN,
     Content,
     Effect,
     Manifest,
@@ -40,20 +41,9 @@ SIZES = (0, 1, 100, 4_096, 4_097, 65_536, 70_000, 1_000_000, 1_048_577, 3_000_00
 FILES_MAX = 40
 """A client with more deletes before it writes, so that a long run stays on a small disk."""
 DIRECTORIES_MAX = 12
-SHARED_FILES = 4
-REQUEST_S = 60.0
 SETTLE_S = 180.0
 """Longest wait for the drive to answer again after a request without an answer."""
 PAUSE_S = 0.2
-LOCK_S = 20
-LOCK_BODY = (
-    '<?xml version="1.0"?><lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype>'
-    "</lockinfo>"
-)
-
-
-class NotAnsweredError(Exception):
-    """The request failed; it has been noted."""
 
 
 class Load:
@@ -66,32 +56,31 @@ class Load:
         self._findings = findings
         self._numbers = iter(range(number << 40, (number + 1) << 40))
         self._made = 0
-        self._url = url
-        self._client = httpx.Client(base_url=url, timeout=REQUEST_S)
-        self._perhaps_locked_until = 0.0
+        self._drive = Drive(url, findings)
+        self.shared = Shared(self._drive, self.root[1:], self._rng, findings, self._content)
 
     def run(self, stopping: threading.Event) -> None:
         """Work until told to stop; leaves no open question."""
         self._change("MKCOL", "", lambda tree: tree)
         while not stopping.is_set():
-            work = self._rng.choices(list(WORK), [weight for weight, _ in WORK.values()])[0]
+            [(_, work)] = self._rng.choices(WORK, [weight for weight, _ in WORK])
             with contextlib.suppress(NotAnsweredError):
-                WORK[work][1](self)
+                work(self)
             if len(self.manifest.worlds) > 1:
                 self.settle()
 
     def close(self) -> None:
-        self._client.close()
+        self._drive.close()
 
     def settle(self) -> None:
         """Read everything, as soon as the drive answers, and keep the world that is the real one."""
         deadline = time.monotonic() + SETTLE_S
         while True:
             try:
-                actual = read_tree(self._client, self.root)
+                actual = read_tree(self._drive.client, self.root)
                 break
             except httpx.HTTPError as error:
-                self._renew()
+                self._drive.renew()
                 if time.monotonic() > deadline:
                     self._findings.violation(f"{self.root}: no answer for {SETTLE_S:.0f} s: {error!r}")
                     return
@@ -103,30 +92,10 @@ class Load:
 
     # The parts of an operation
 
-    def _renew(self) -> None:
-        self._client.close()
-        self._client = httpx.Client(base_url=self._url, timeout=REQUEST_S)
-
-    def _ask(self, method: str, path: str, **options: object) -> httpx.Response:
-        """One request; NotAnsweredError when it failed, which is noted."""
-        began = time.monotonic()
-        try:
-            reply = self._client.request(method, quote(path), **options)  # type: ignore[arg-type]
-            why = f"{reply.status_code} {reply.text.strip()[:300]}" if reply.status_code >= 500 else ""
-        except httpx.HTTPError as error:
-            self._renew()
-            why = repr(error)
-        ended = time.monotonic()
-        if why:
-            self._findings.failed(Failure(began, ended, f"{method} {path}", why))
-            raise NotAnsweredError
-        self._findings.done(method, ended - began)
-        return reply
-
     def _change(self, method: str, path: str, effect: Effect, *, refusal: int = 0, **options: object) -> httpx.Response:
         """A request that changes the tree; `refusal` is the status that must come instead of a success."""
         try:
-            reply = self._ask(method, self._at(path), **options)
+            reply = self._drive.ask(method, self._at(path), **options)
         except NotAnsweredError:
             self.manifest.may_have_happened(effect)
             raise
@@ -142,7 +111,7 @@ class Load:
         return f"{self.root}/{path}" if path else self.root
 
     def _destination(self, path: str) -> dict[str, str]:
-        return {"Destination": self._url.rstrip("/") + quote(self._at(path))}
+        return {"Destination": self._drive.url + quote(self._at(path))}
 
     # What there is, what there is not
 
@@ -214,12 +183,12 @@ class Load:
         path, source = self._file(), self._file()
         content = self.manifest.tree[source]
         assert content is not None
-        tag = self._ask("HEAD", self._at(source)).headers.get("ETag", "")
+        tag = self._drive.ask("HEAD", self._at(source)).headers.get("ETag", "")
         headers = {"X-Helenite-Source": quote(self._at(source)), "X-Helenite-Source-Match": tag}
         self._patch(path, content, f"take 0 {content.size}\n\n".encode(), headers)
 
     def _patch(self, path: str, content: Content, body: bytes, headers: dict[str, str]) -> None:
-        tag = self._ask("HEAD", self._at(path)).headers.get("ETag", "")
+        tag = self._drive.ask("HEAD", self._at(path)).headers.get("ETag", "")
         headers = {"Content-Type": "application/vnd.helenite.splice", "If-Match": tag, **headers}
         self._change("PATCH", path, put(path, content), content=body, headers=headers)
 
@@ -232,9 +201,9 @@ class Load:
             raise httpx.WriteError("the client goes away")
 
         with contextlib.suppress(httpx.HTTPError):
-            self._client.put(quote(self._at(path)), content=half(), headers={"Content-Length": "100000"})
+            self._drive.client.put(quote(self._at(path)), content=half(), headers={"Content-Length": "100000"})
             self._findings.violation(f"half of {path} was taken for the whole")
-        self._renew()
+        self._drive.renew()
         self._read(path)
 
     def get(self) -> None:
@@ -243,7 +212,7 @@ class Load:
     def _read(self, path: str) -> None:
         content = self.manifest.tree[path]
         assert content is not None
-        reply = self._ask("GET", self._at(path))
+        reply = self._drive.ask("GET", self._at(path))
         if not reply.is_success or reply.content != content.whole():
             self._findings.violation(self._wrong(path, content, reply))
 
@@ -261,14 +230,14 @@ class Load:
             return
         start = self._rng.randrange(content.size)
         end = self._rng.randrange(start, content.size)
-        reply = self._ask("GET", self._at(path), headers={"Range": f"bytes={start}-{end}"})
+        reply = self._drive.ask("GET", self._at(path), headers={"Range": f"bytes={start}-{end}"})
         if reply.status_code != 206 or reply.content != content.whole()[start : end + 1]:
             self._findings.violation(f"range {start}-{end} of {self._at(path)}: {reply.status_code}, wrong bytes")
 
     def look_around(self) -> None:
         path = self._directory()
         prefix = f"{path}/".lstrip("/")
-        reply = self._ask("PROPFIND", f"{self._at(path)}/", headers=LISTING_HEADERS, content=LISTING)
+        reply = self._drive.ask("PROPFIND", f"{self._at(path)}/", headers=LISTING_HEADERS, content=LISTING)
         if reply.status_code != 207:
             self._findings.violation(f"listing of {self._at(path)}: {reply.status_code} {reply.text[:300]}")
             return
@@ -323,94 +292,26 @@ class Load:
             return
         self._change(method, source, effect(source, target), headers=self._destination(target))
 
-    def lock(self) -> None:
-        """Nobody writes a locked file without the token; its holder does. On a file of its own, outside the tree."""
-        path = f"/locks/{self.root[1:]}"
-        try:
-            reply = self._ask("LOCK", path, content=LOCK_BODY, headers={"Timeout": f"Second-{LOCK_S}"})
-        except NotAnsweredError:
-            self._perhaps_locked_until = time.monotonic() + LOCK_S
-            raise
-        if reply.status_code == 423 and time.monotonic() < self._perhaps_locked_until + 1:
-            return
-        if not reply.is_success:
-            self._findings.violation(f"LOCK {path}: {reply.status_code} {reply.text[:300]}")
-            return
-        token = reply.headers["Lock-Token"]
-        self._perhaps_locked_until = time.monotonic() + LOCK_S
-        for headers, status in (({}, 423), ({"If": f"({token})"}, 204)):
-            reply = self._ask("PUT", path, content=b"locked", headers=headers)
-            if reply.status_code != status and time.monotonic() < self._perhaps_locked_until - 1:
-                self._findings.violation(f"PUT {path} {headers}: {reply.status_code}, not {status}")
-        self._ask("UNLOCK", path, headers={"Lock-Token": token})
-        self._perhaps_locked_until = 0.0
 
-    # Shared between clients
-
-    def write_shared(self) -> None:
-        path = f"/shared/{self._rng.randrange(SHARED_FILES)}"
-        reply = self._ask("PUT", path, content=self._content(MARKED_BYTES_MIN).whole())
-        if not reply.is_success:
-            self._findings.violation(f"PUT {path}: {reply.status_code} {reply.text[:300]}")
-
-    def read_shared(self) -> None:
-        path = f"/shared/{self._rng.randrange(SHARED_FILES)}"
-        reply = self._ask("GET", path)
-        if reply.status_code != 404 and identify(reply.content) is None:
-            self._findings.violation(f"GET {path}: {reply.status_code}, {len(reply.content)} bytes, torn")
-
-    def count(self) -> None:
-        """Raise the shared counter; of those who found the same number only one may be told that it did."""
-        found = self._ask("GET", "/shared/counter")
-        value = int(found.content) + 1 if found.is_success else 1
-        headers = {"If-Match": found.headers["ETag"]} if found.is_success else {"If-None-Match": "*"}
-        try:
-            reply = self._ask("PUT", "/shared/counter", content=str(value), headers=headers)
-        except NotAnsweredError:
-            with self._findings.lock:
-                self._findings.open_increments += 1
-            raise
-        if reply.is_success:
-            with self._findings.lock:
-                self._findings.increments.append(value)
-        elif reply.status_code != 412:
-            self._findings.violation(f"counter: {reply.status_code} {reply.text[:300]}")
-
-
-WORK: dict[str, tuple[int, Callable[[Load], None]]] = {
-    "put_new": (12, Load.put_new),
-    "overwrite": (10, Load.overwrite),
-    "splice": (6, Load.splice),
-    "take": (2, Load.take),
-    "break_off": (2, Load.break_off),
-    "get": (16, Load.get),
-    "get_range": (8, Load.get_range),
-    "look_around": (8, Load.look_around),
-    "make_directory": (3, Load.make_directory),
-    "delete": (5, Load.delete),
-    "delete_directory": (1, Load.delete_directory),
-    "move": (5, Load.move),
-    "copy": (5, Load.copy),
-    "move_directory": (2, Load.move_directory),
-    "copy_directory": (1, Load.copy_directory),
-    "lock": (3, Load.lock),
-    "write_shared": (4, Load.write_shared),
-    "read_shared": (6, Load.read_shared),
-    "count": (5, Load.count),
-}
+WORK: tuple[tuple[int, Callable[[Load], None]], ...] = (
+    (12, Load.put_new),
+    (10, Load.overwrite),
+    (6, Load.splice),
+    (2, Load.take),
+    (2, Load.break_off),
+    (16, Load.get),
+    (8, Load.get_range),
+    (8, Load.look_around),
+    (3, Load.make_directory),
+    (5, Load.delete),
+    (1, Load.delete_directory),
+    (5, Load.move),
+    (5, Load.copy),
+    (2, Load.move_directory),
+    (1, Load.copy_directory),
+    (3, lambda load: load.shared.lock()),
+    (4, lambda load: load.shared.write()),
+    (6, lambda load: load.shared.read()),
+    (5, lambda load: load.shared.count()),
+)
 """How often each operation is chosen, against the others."""
-
-
-def check_shared(client: httpx.Client, findings: Findings) -> None:
-    """At the end: shared files are whole, and the counter tells of every acknowledged increment."""
-    for number in range(SHARED_FILES):
-        reply = client.get(f"/shared/{number}")
-        if reply.status_code != 404 and identify(reply.content) is None:
-            findings.violation(f"/shared/{number} is torn: {reply.status_code}, {len(reply.content)} bytes")
-    reply = client.get("/shared/counter")
-    value = int(reply.content) if reply.is_success else 0
-    told = findings.increments
-    if len(set(told)) != len(told):
-        findings.violation(f"two clients were told that they raised the counter to the same number: {sorted(told)}")
-    if not len(told) <= value <= len(told) + findings.open_increments:
-        findings.violation(f"counter {value}; acknowledged {len(told)}, without answer {findings.open_increments}")

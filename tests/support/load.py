@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import httpx
 
 from tests.chaos.findings import Findings
-from tests.chaos.load import Load, check_shared
+from tests.chaos.load import Load
+from tests.chaos.shared import check_shared, prepare_shared
 from tests.support.cluster import Cluster
 from tests.support.waiting import wait_until
 
@@ -22,8 +23,7 @@ def load(
 ) -> Iterator[None]:
     """Clients work meanwhile; at the end, all healed, every one's tree is what it was told, byte by byte."""
     with httpx.Client(base_url=cluster.url) as client:
-        for name in ("shared", "locks"):
-            client.request("MKCOL", f"/{name}").raise_for_status()
+        prepare_shared(client)
     working = [Load(cluster.url, number, rng.getrandbits(32), findings) for number in range(1, clients + 1)]
     stopping = threading.Event()
     with ThreadPoolExecutor(clients) as pool:
