@@ -20,7 +20,7 @@ from helenite.client.smallfiles import SmallFile, Stored, store_small_files
 from helenite.client.splicer import Splicer
 from helenite.client.writer import Publish, Writer
 from helenite.config import ClientSettings
-from helenite.core.errors import HeleniteError, InvalidRequestError, WrongKindError
+from helenite.core.errors import HeleniteError, InvalidRequestError, UploadExpiredError, WrongKindError
 from helenite.core.model import (
     ChunkHandle,
     Condition,
@@ -126,16 +126,20 @@ class FileSystem(Names):
         def publish(
             extents: tuple[Extent, ...], fresh: tuple[Location, ...], size: int, sha256: bytes
         ) -> tuple[Entry, bool]:
-            return self.commit(
-                path,
-                extents,
-                fresh,
-                size_bytes=size,
-                condition=condition,
-                modified_at_ms=modified_at_ms,
-                sha256=sha256,
-                source=source,
-            )
+            try:
+                return self.commit(
+                    path,
+                    extents,
+                    fresh,
+                    size_bytes=size,
+                    condition=condition,
+                    modified_at_ms=modified_at_ms,
+                    sha256=sha256,
+                    source=source,
+                )
+            except UploadExpiredError:
+                self._pool.forget_allocations()  # else the client, which sends all again, is refused again
+                raise
 
         return publish
 

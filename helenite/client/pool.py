@@ -81,6 +81,10 @@ class ChunkPool:
         """This cluster's chunk size."""
         return self._allocations.chunk_bytes()
 
+    def forget_allocations(self) -> None:
+        """A commit was refused since its chunks were allocated too long ago: so were those that are still in hand."""
+        self._allocations.drop()
+
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run a transfer in the background."""
         return self._background.submit(call, *args, **kwargs)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from helenite.client.pool import ChunkPool
-from helenite.core.errors import HeleniteError
+from helenite.core.errors import HeleniteError, UploadExpiredError
 from helenite.core.model import Condition, Entry, Extent, Location
 from helenite.core.paths import Path, format_path
 from helenite.core.pb import master_pb2
@@ -34,7 +34,22 @@ class SmallFile:
 
 
 def store_small_files(pool: ChunkPool, mutate: Mutate, files: Sequence[SmallFile]) -> list[Stored]:
-    """Store files; what came of each, in order. `mutate` takes all of their commits at once."""
+    """Store files; what came of each, in order. `mutate` takes all of their commits at once.
+
+    Chunks that were allocated before Redis failed over cannot be committed after it. The content is at hand, so it is
+    stored once more and its client need not send it again.
+    """
+    stored = _store_once(pool, mutate, files)
+    expired = [at for at, outcome in enumerate(stored) if isinstance(outcome, UploadExpiredError)]
+    if expired:
+        pool.forget_allocations()
+        for at, outcome in zip(expired, _store_once(pool, mutate, [files[at] for at in expired]), strict=True):
+            stored[at] = outcome
+    return stored
+
+
+def _store_once(pool: ChunkPool, mutate: Mutate, files: Sequence[SmallFile]) -> list[Stored]:
+    """Store files, whatever chunks it takes: a repeat takes fresh ones."""
     places = iter(pool.write_small([file.content for file in files if file.content]))
     stored: list[Location | HeleniteError | None] = [next(places) if file.content else None for file in files]
     commits = [
