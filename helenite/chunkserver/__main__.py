@@ -70,7 +70,7 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
     The ports are bound before the registration that announces them, and serve only after it: the key that
     capabilities are checked with comes with it.
     """
-    dumps = Dumps(Path(settings.data_dir), settings.dumps_kept, store.free_bytes)
+    dumps = Dumps(Path(settings.data_dir), settings.dumps_kept, store.room.free_bytes)
     peers = Peers(store, settings.masters, dumps, on_crash=stopping.set)
     server = make_grpc_server(settings.threads)
     port = bind_grpc(server, settings.listen)

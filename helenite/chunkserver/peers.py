@@ -111,8 +111,8 @@ class Peers:
             rack=place.rack,
             pid=os.getpid(),
             state=ServerState.ALIVE,
-            capacity_bytes=self._store.capacity(),
-            free_bytes=self._store.offered_bytes(),
+            capacity_bytes=self._store.room.capacity_bytes(),
+            free_bytes=self._store.room.offered_bytes(),
             used_bytes=self._store.used_bytes(),
             chunk_count=self._store.chunk_count(),
         )

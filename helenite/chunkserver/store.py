@@ -1,8 +1,9 @@
 """All replicas of one chunkserver: put, find, verify, delete.
 
-Used by `session`, `service` and `peers`. It chooses between a file of its own and a segment by the chunk's size, keeps
-the reserve free, and notes in `bad_replicas` what each look at a replica shows: a bad one is refused to readers and may
-be written again, but its bytes go only when a good copy replaces them or a master orders it. Thread-safe.
+Used by `session`, `service` and `peers`. It chooses between a file of its own and a segment by the chunk's size, takes
+no chunk that `room` has no place for, and notes in `bad_replicas` what each look at a replica shows: a bad one is
+refused to readers and may be written again, but its bytes go only when a good copy replaces them or a master orders it.
+Thread-safe.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from helenite.chunkserver.data_dir import DataDir, Identity
 from helenite.chunkserver.disk import Buffer, disk_errors, read_errors, read_exactly
 from helenite.chunkserver.index import Index
 from helenite.chunkserver.layout import HEADER_BYTES, ChunkHeader, parse_header, record_bytes
+from helenite.chunkserver.room import Room
 from helenite.chunkserver.segments import SEGMENT_BYTES_MAX, Segments
 from helenite.core.checksum import (
     CHECKSUM_BYTES,
@@ -44,8 +46,6 @@ from helenite.core.errors import (
 )
 from helenite.core.model import BLOCK_BYTES, MIB, SEGMENT_CHUNK_BYTES_MAX, ChunkHandle, ServerId
 
-REFUSED_S = 10.0
-"""After the disk has refused a write no more chunks are asked for, for so long: each would cost its writer a retry."""
 VERIFY_BYTES = MIB
 """Read and compared at once; a multiple of the block."""
 TURN_OVER_BYTES = 64 * MIB
@@ -85,7 +85,7 @@ class Sink:
         self._file: Unfinished | None = None
         self._small = bytearray()
         if length > SEGMENT_CHUNK_BYTES_MAX:
-            with store.noting_refusals():
+            with store.room.noting_refusals():
                 self._file = store.files.begin(handle, length)
 
     def write(self, piece: memoryview) -> None:
@@ -94,14 +94,14 @@ class Sink:
         if self._file is None:
             self._small += piece
             return
-        with self._store.noting_refusals():
+        with self._store.room.noting_refusals():
             self._file.write(piece)
         self._checksums.add(piece)
 
     def seal(self) -> bytes:
         """Make the replica durable; its digest."""
         assert self._received == self._length, (self._received, self._length)
-        with self._store.noting_refusals():
+        with self._store.room.noting_refusals():
             checksums = self._put()
         self._store.bad.note_good(self._handle)  # a bad replica that was here is replaced
         self._end()
@@ -128,7 +128,7 @@ class Sink:
     def _end(self) -> None:
         if not self._is_ended:
             self._is_ended = True
-            self._store.release(self._handle)
+            self._store.room.give_back([self._handle])
 
 
 class ChunkStore:
@@ -144,14 +144,8 @@ class ChunkStore:
         segment_bytes: int = SEGMENT_BYTES_MAX,
         clock: Clock | None = None,
     ) -> None:
-        self._reserve_bytes = reserve_bytes
-        self._capacity_bytes = capacity_bytes
-        self._lock = threading.Lock()  # guards the one below
-        self._receiving: dict[ChunkHandle, int] = {}
-        """Chunks that are being written, with the space that they will take."""
-        self._clock = clock or Clock()
-        self._refused_at = float("-inf")
-        self.bad = BadReplicas(self._clock)
+        clock = clock or Clock()
+        self.bad = BadReplicas(clock)
         self._data = DataDir(directory)
         try:
             self.files = ChunkFiles(self._data.path / "chunks", is_durable=is_durable)
@@ -161,6 +155,13 @@ class ChunkStore:
         except BaseException:
             self._data.close()
             raise
+        self.room = Room(
+            self._data.path,
+            reserve_bytes=reserve_bytes,
+            capacity_bytes=capacity_bytes,
+            used_bytes=self.used_bytes,
+            clock=clock,
+        )
 
     def close(self) -> None:
         """Nothing may be in use any more."""
@@ -178,37 +179,9 @@ class ChunkStore:
 
     # Space
 
-    def free_bytes(self) -> int:
-        """What chunks may still use: the disk's free space less the reserve, within the capacity."""
-        with disk_errors("looking at the disk's free space"):
-            state = os.statvfs(self._data.path)
-        free = state.f_bavail * state.f_frsize - self._reserve_bytes
-        if self._capacity_bytes:
-            with self._lock:
-                expected = sum(self._receiving.values())
-            free = min(free, self._capacity_bytes - self.used_bytes() - expected)
-        return max(0, free)
-
-    def offered_bytes(self) -> int:
-        """What masters are told is free: nothing while the disk refuses to be written."""
-        return 0 if self._clock.monotonic_s() - self._refused_at < REFUSED_S else self.free_bytes()
-
-    @contextmanager
-    def noting_refusals(self) -> Iterator[None]:
-        """Around what writes to the disk, which may refuse that for another reason than being full."""
-        try:
-            yield
-        except UnavailableError:
-            self._refused_at = self._clock.monotonic_s()
-            raise
-
     def used_bytes(self) -> int:
         """What living chunks take."""
         return self.files.live_bytes + self.segments.live_bytes
-
-    def capacity(self) -> int:
-        """All that chunks may use."""
-        return self._capacity_bytes or self.used_bytes() + self.free_bytes()
 
     def chunk_count(self) -> int:
         """Without those that are known to be bad."""
@@ -216,7 +189,7 @@ class ChunkStore:
 
     def tidy(self, stopping: threading.Event) -> int:
         """Give dead space back if that is worth it; bytes gained. One thread calls this from time to time."""
-        is_full = self.free_bytes() < SEGMENT_BYTES_MAX
+        is_full = self.room.free_bytes() < SEGMENT_BYTES_MAX
         below = REWRITE_BELOW_WHEN_FULL if is_full else REWRITE_BELOW
         with disk_errors("beginning a new segment"):
             self.segments.turn_over(below, TURN_OVER_BYTES_WHEN_FULL if is_full else TURN_OVER_BYTES)
@@ -230,21 +203,14 @@ class ChunkStore:
 
         ChunkExistsError when a good one is here, InsufficientStorageError when it would not fit.
         """
-        size = record_bytes(length)
-        if self.free_bytes() < size:
-            raise InsufficientStorageError(
-                f"the disk of chunkserver {self.identity.server_id} is full up to its reserve"
-            )
-        with self._lock:
-            if handle in self._receiving:
-                raise UnavailableError(f"chunk {handle:x} is being written at this moment")
-            self._receiving[handle] = size
+        if not self._take_room({handle: record_bytes(length)}):
+            raise UnavailableError(f"chunk {handle:x} is being written at this moment")
         try:
             if self.has(handle):
                 raise ChunkExistsError(f"chunk {handle:x} is here already")
             return Sink(handle, length, self)
         except HeleniteError:
-            self.release(handle)
+            self.room.give_back([handle])
             raise
 
     def put_small(self, chunks: Sequence[tuple[ChunkHandle, Buffer]]) -> list[bytes]:
@@ -252,30 +218,25 @@ class ChunkStore:
 
         InsufficientStorageError when they would not fit.
         """
-        sizes = {handle: record_bytes(len(data)) for handle, data in chunks}
-        if self.free_bytes() < sum(sizes.values()):
-            raise InsufficientStorageError(
-                f"the disk of chunkserver {self.identity.server_id} is full up to its reserve"
-            )
-        with self._lock:
-            mine = sizes.keys() - self._receiving.keys()
-            self._receiving.update((handle, sizes[handle]) for handle in mine)
+        mine = self._take_room({handle: record_bytes(len(data)) for handle, data in chunks})
         try:
             fresh = {handle: data for handle, data in chunks if handle in mine and not self.has(handle)}
             checksums = {handle: block_checksums(data) for handle, data in fresh.items()}
-            with self.noting_refusals():
+            with self.room.noting_refusals():
                 self.segments.put_all([(handle, data, checksums[handle]) for handle, data in fresh.items()])
             for handle in fresh:
                 self.bad.note_good(handle)
             return [digest(checksums[handle]) if handle in fresh else b"" for handle, _ in chunks]
         finally:
-            for handle in mine:
-                self.release(handle)
+            self.room.give_back(mine)
 
-    def release(self, handle: ChunkHandle) -> None:
-        """The chunk is not being written any more; for sinks only."""
-        with self._lock:
-            self._receiving.pop(handle, None)
+    def _take_room(self, sizes: dict[ChunkHandle, int]) -> set[ChunkHandle]:
+        """Room for chunks; those that nobody else is writing. InsufficientStorageError when they would not fit."""
+        if self.room.free_bytes() < sum(sizes.values()):
+            raise InsufficientStorageError(
+                f"the disk of chunkserver {self.identity.server_id} is full up to its reserve"
+            )
+        return self.room.take(sizes)
 
     def has(self, handle: ChunkHandle) -> bool:
         """Whether a replica is here that is not known to be bad."""

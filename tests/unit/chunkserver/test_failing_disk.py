@@ -15,7 +15,8 @@ import pytest
 from helenite.chunkserver.bad_replicas import PERSISTS_S, SICK_AT, UNREADABLE_MAX
 from helenite.chunkserver.layout import record_bytes
 from helenite.chunkserver.recheck import look_again
-from helenite.chunkserver.store import REFUSED_S, ChunkStore
+from helenite.chunkserver.room import REFUSED_S
+from helenite.chunkserver.store import ChunkStore
 from helenite.core.clock import Clock
 from helenite.core.errors import (
     ChunkCorruptError,
@@ -88,19 +89,19 @@ def test_a_disk_that_refuses_writes_is_offered_none_for_a_while(
 ) -> None:
     clock = StoppedClock()
     store = open_store(tmp_path, clock=clock)
-    assert store.offered_bytes() > 0
+    assert store.room.offered_bytes() > 0
     disk.fail("fdatasync", errno.ENOSPC)
     with pytest.raises(InsufficientStorageError):
         put(store, 1, size)
-    assert store.offered_bytes() > 0, "a full disk says itself how full it is"
+    assert store.room.offered_bytes() > 0, "a full disk says itself how full it is"
     disk.fail("fdatasync", errno.EIO)
     with pytest.raises(UnavailableError):
         put(store, 2, size)
-    assert store.offered_bytes() == 0
-    assert store.free_bytes() > 0
+    assert store.room.offered_bytes() == 0
+    assert store.room.free_bytes() > 0
     disk.recover()
     clock.at_s += REFUSED_S
-    assert store.offered_bytes() > 0
+    assert store.room.offered_bytes() > 0
     put(store, 3, size)
 
 
@@ -111,7 +112,7 @@ def test_a_disk_that_refuses_small_chunks_together_is_offered_none_either(
     disk.fail("fdatasync", errno.EIO)
     with pytest.raises(UnavailableError):
         store.put_small([(ChunkHandle(1), b"one"), (ChunkHandle(2), b"two")])
-    assert store.offered_bytes() == 0
+    assert store.room.offered_bytes() == 0
 
 
 def test_a_segment_whose_sync_failed_is_not_appended_to_again(store: ChunkStore, disk: FailingDisk) -> None:

@@ -32,7 +32,7 @@ OpenStore = Callable[..., ChunkStore]
 
 
 def no_dumps(store: ChunkStore) -> Dumps:
-    return Dumps(Path("/nonexistent"), 0, store.free_bytes)
+    return Dumps(Path("/nonexistent"), 0, store.room.free_bytes)
 
 
 @pytest.fixture
