@@ -10,20 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from helenite.core.clock import Clock
 from helenite.core.errors import DigestMismatchError, HeleniteError, PreconditionFailedError
 from syncagent.bases import Bases
 from syncagent.learning import AHEAD_MAX, LARGE_BYTES
-from syncagent.model import Kind, RemoteStamp
+from syncagent.model import Kind
 from syncagent.ports import Attributes, Present, Twin, Upload
 from syncagent.remote import WebDavRemote
-from syncagent.session import Account, Session, Throttles
 from syncagent.signature import choose_average, sign
-from syncagent.throttle import Throttle
-from tests.support.files import stamp_of
 from tests.support.gateways import our_gateway
 from tests.support.memory_filesystem import MemoryFileSystem
-from tests.support.proxy import Proxy
+from tests.support.sync_device import Device
 from tests.support.waiting import wait_until
 from webdav import reading
 
@@ -31,63 +27,6 @@ CONTENT = random.Random(1).randbytes(6 << 20)
 EDITED = CONTENT[:3_000_000] + b"x" * 4096 + CONTENT[3_004_096:]
 LONGER = b"x" * 4096 + CONTENT
 MOST = 1 << 20
-
-
-class Device:
-    """One agent's half of the server, with a local file."""
-
-    def __init__(self, directory: Path, upstream: str) -> None:
-        directory.mkdir()
-        self.proxy = Proxy(upstream)
-        self.bases = Bases(directory / "large")
-        throttles = Throttles(Throttle(Clock()), Throttle(Clock()))
-        account = Account(f"http://{self.proxy.address}/home")
-        self.remote = WebDavRemote(Session(account, Clock(), throttles), directory)
-        self.file = directory / "f"
-        self.staging = directory / "part-1"
-        self.digest = b""
-        self.stamp: RemoteStamp | None = None
-        self.is_changed = False
-        self.confirmations = 0
-
-    def close(self) -> None:
-        self.remote.close()
-        self.proxy.close()
-
-    def save(self, content: bytes) -> None:
-        self.file.write_bytes(content)
-        self.digest = hashlib.sha256(content).digest()
-        self.seen = stamp_of(self.file)
-
-    def send(self, replaces: RemoteStamp | None) -> RemoteStamp:
-        size = self.file.stat().st_size
-        attributes = Attributes(1_700_000_000_123, None)
-        upload = Upload(Kind.FILE, self.file, size, self.digest, attributes, stamp=self.seen)
-        stamp = self.remote.store(("f",), upload, replaces)
-        self.wait_for_signature(stamp)
-        return stamp
-
-    def wait_for_signature(self, stamp: RemoteStamp) -> None:
-        def is_signed() -> bool:
-            basis = self.bases.load(stamp.resource)
-            return basis is not None and basis.etag == stamp.etag and basis.signature is not None
-
-        wait_until(is_signed, 10)
-
-    def fetch(self, stamp: RemoteStamp) -> bytes:
-        present = Present(self.file, self.digest, "state", self.confirm) if self.digest else None
-        digest = self.remote.fetch(("f",), stamp, self.staging, present)
-        content = self.staging.read_bytes()
-        assert digest == hashlib.sha256(content).digest()
-        self.wait_for_signature(stamp)
-        self.staging.replace(self.file)
-        self.digest = digest
-        return content
-
-    def confirm(self) -> None:
-        self.confirmations += 1
-        if self.is_changed:
-            raise PreconditionFailedError("changed")
 
 
 @pytest.fixture
