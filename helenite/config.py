@@ -1,9 +1,7 @@
 """Settings: one frozen dataclass for each process, read from `HELENITE_*` variables.
 
-The only reader of the environment.
-
-`from_env(environ)` is handed `os.environ` by each `__main__`. `.env.example` lists every variable; a test
-compares it with SETTINGS. Sizes accept suffixes (`64MiB`, `10G`), durations are in seconds.
+The only reader of the environment. `from_env(environ)` is handed `os.environ` by each `__main__`. `.env.example` lists
+every variable; a test compares it with SETTINGS. Sizes accept suffixes (`64MiB`, `10G`), durations are in seconds.
 """
 
 from __future__ import annotations
@@ -63,7 +61,6 @@ class Settings:
 
     log_level: str = setting("LOG_LEVEL", "info", str, "debug, info, warning or error")
     supervised: bool = setting("SUPERVISED", False, parse_bool, "set by `helenite up`: end when the supervisor is gone")
-
     ready_fd: int = setting("READY_FD", -1, int, "set by `helenite up`: descriptor to write to when ready")
 
     @classmethod

@@ -1,8 +1,8 @@
 """Bytes from a client: the buffered side of a socket, and a request's body as it is framed.
 
-Used by `server`, which makes one Incoming for each connection and one Body for each request; handlers read the body. A
-`100 Continue` goes out with the first read, so a request that is refused before costs its sender no upload. Large
-pieces come straight from the socket. One thread at a time.
+Used by `server`, which makes one Incoming for each connection, and by `exchange`, which makes one Body for each
+request; handlers read the body. A `100 Continue` goes out with the first read, so a request that is refused before
+costs its sender no upload. Large pieces come straight from the socket. One thread at a time.
 """
 
 from __future__ import annotations

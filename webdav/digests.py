@@ -1,8 +1,8 @@
 """Checksums that a client sends along with content: `Content-MD5`, `Repr-Digest` (RFC 9530), `OC-Checksum`.
 
-Used by `writing` and `intake`: computed while the content streams through, compared before the commit, so that content
-that was damaged on its way never becomes visible. A SHA-256 that held is kept with the revision, and told as
-`Repr-Digest` to who reads it (`reading`). Pure.
+Used by `writing`, `patching` and `intake`: computed while the content streams through, compared before the commit, so
+that content that was damaged on its way never becomes visible. A SHA-256 that held is kept with the revision, and told
+as `Repr-Digest` to who reads it (`reading`). Pure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Many entries at once, and whole trees: as few round trips as their places allow.
 
-Used by `syncing` and `bundles`. Entries of one directory are taken from one listing when they are several and the
+Used by `syncing` and `outlet`. Entries of one directory are taken from one listing when they are several and the
 directory is not much larger; others are looked up one by one, which the look-up cache may answer.
 """
 

@@ -1,7 +1,7 @@
 """The head of an HTTP/1.1 request, parsed strictly: where two parsers disagree, requests are smuggled.
 
-Used by `server`. It decides what is well formed and where the body ends (RFC 9112); what the headers mean is decided
-elsewhere. Pure.
+Used by `exchange` and `body`. It decides what is well formed and where the body ends (RFC 9112); what the headers mean
+is decided elsewhere. Pure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""LOCK and UNLOCK. The locks themselves live with the namespace, the same for every gateway (D13).
+"""LOCK and UNLOCK. The locks themselves live with the namespace, the same for every gateway.
 
 Used by `requests`.
 """

@@ -107,7 +107,7 @@ class Directory(DAVCollection):  # type: ignore[misc]
         return self.entry.modified_at_ms // 1000
 
     def get_etag(self) -> str:
-        """Changes with everything beneath (D5)."""
+        """Changes with everything beneath."""
         return self.entry.etag
 
     def get_href(self) -> str:

@@ -1,4 +1,4 @@
-"""Answers to PROPFIND that were written out before, kept while nothing that they show has changed (D11).
+"""Answers to PROPFIND that were written out before, kept while nothing that they show has changed.
 
 Used by `propfind`. A client that mounts the drive asks the same of the same directories again and again. Kept are
 answers without locks and quotas, which change without a word in the feed. Thread-safe.

@@ -1,7 +1,8 @@
 """Tar streams (POSIX pax, ustar, GNU names): reading what strangers send, writing what we send.
 
-Used by `bundles`. `tarfile` decodes and encodes header blocks; walking the stream is done here, because its own reader
-takes headers of any size into memory and takes garbage for the end of the archive. Nothing here touches a disk. Pure.
+Used by `intake` and `outlet`. `tarfile` decodes and encodes header blocks; walking the stream is done here, because its
+own reader takes headers of any size into memory and takes garbage for the end of the archive. Nothing here touches a
+disk. Pure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The data port: listens on TCP and a unix socket and runs a `session` in a thread for each connection (D10, D17).
+"""The data port: listens on TCP and a unix socket and runs a `session` in a thread for each connection.
 
 Used by `__main__`. Connections are kept by `core.sessions`; what a request means is the session's business.
 """

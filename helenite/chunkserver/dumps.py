@@ -6,6 +6,7 @@ only when it is whole. One at a time; `fetch` runs in a thread of its own.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import tempfile
@@ -61,7 +62,7 @@ class Dumps:
             with os.fdopen(descriptor, "wb") as file:
                 for piece in pieces:
                     if self._free_bytes() < len(piece):
-                        raise OSError(28, os.strerror(28))
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())

@@ -2,7 +2,7 @@
 
 Used by `session`. A hop that fails or hangs is left out of the acknowledgements and never fails the local replica. The
 thread that forwards waits only for its own connection to the next hop, never for a pool, so chains that run in circles
-cannot block each other (D10).
+cannot block each other.
 """
 
 from __future__ import annotations

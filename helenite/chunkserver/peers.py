@@ -1,4 +1,4 @@
-"""This chunkserver's part in the cluster: it registers, beats to every master, and takes their orders (D7).
+"""This chunkserver's part in the cluster: it registers, beats to every master, and takes their orders.
 
 Used by `__main__`. One worker beats; `orders` carries out what the replies order, `masters` knows whom to call. All
 masters down means keep serving and keep trying.

@@ -1,4 +1,4 @@
-"""Small chunks, appended to segment files: creating a file is what a small write pays most for (D1).
+"""Small chunks, appended to segment files: creating a file is what a small write pays most for.
 
 Used by `store`; `compaction` gives the space of dead records back. Every start begins a new segment: a tail of unknown
 state is never appended to, and after a failed write or sync neither. A segment's number is never used again, so that a

@@ -2,8 +2,8 @@
 
 Used by `dataport`, which runs each session in a thread of its own. A WRITE is stored and forwarded while it arrives,
 the chunks of a WRITE_MANY are stored together, a READ is sent from the file by the kernel, an OPEN passes the file's
-descriptor. What is read is not compared with its checksums here: whoever receives it does that with the bytes it got
-(D10), and asks for a verification when they differ.
+descriptor. What is read is not compared with its checksums here: whoever receives it does that with the bytes it got,
+and asks for a verification when they differ.
 """
 
 from __future__ import annotations

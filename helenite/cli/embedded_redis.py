@@ -1,4 +1,4 @@
-"""The Redis that `helenite up` runs when no other is named: found, configured for durability, started, stopped (D16).
+"""The Redis that `helenite up` runs when no other is named: found, configured for durability, started, stopped.
 
 It outlives nothing: a server left over in the same directory by a killed supervisor is stopped first, so that one
 process at a time writes the append-only file. Single-threaded.
@@ -78,7 +78,7 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """For the masters; database 0 holds the truth, 1 what gateways may lose."""
+        """For the masters."""
         return f"unix://{self._socket}?db=0"
 
     @property

@@ -1,6 +1,6 @@
 """`helenite gc`: whether unneeded chunks are deleted, why not, and a person's word that they should be.
 
-The master stops all deletions when chunks tell that its metadata is older than they are (D14).
+The master stops all deletions when chunks tell that its metadata is older than they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs the processes of a cluster on one machine: starts them, restarts what dies, stops them in order (D16).
+"""Runs the processes of a cluster on one machine: starts them, restarts what dies, stops them in order.
 
 Used by `up`. Each child writes to its own log, leads its own process group (a terminal's Ctrl-C reaches the supervisor
 alone, so that the order of stopping is ours) and tells through a pipe that it is ready. Single-threaded.

@@ -1,4 +1,4 @@
-"""`helenite up`: a whole cluster on this machine, in the foreground, with one command (D16)."""
+"""`helenite up`: a whole cluster on this machine, in the foreground, with one command."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from helenite.config import environment
 from helenite.core.errors import ConfigurationError, UnavailableError
 from helenite.core.process import start_logging, stop_event_on_signals
 
+log = logging.getLogger(__name__)
+
 READY_S = 120.0
 """Patience with a start; Redis may have much to load before."""
 CHECK_S = 0.25
 RESTART_S = 2.0
-log = logging.getLogger(__name__)
-
-
 PORTS = range(20_000, 32_768)
 """Below those of outgoing connections on every system."""
 PORT_ATTEMPTS = 100

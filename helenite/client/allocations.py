@@ -1,4 +1,4 @@
-"""Chunk handles with their replication chains, leased from the master in batches (D10).
+"""Chunk handles with their replication chains, leased from the master in batches.
 
 Used by `pool`: most writes find an allocation here and spare a round trip. A batch is thrown away when its lease ends
 or when one of its servers failed. Thread-safe: one lock guards the batch; the RPC happens outside it.

@@ -1,4 +1,4 @@
-"""A FileSystem that remembers what it looked up, as long as `coherence` says that it still holds (D11).
+"""A FileSystem that remembers what it looked up, as long as `coherence` says that it still holds.
 
 Used by the gateway's workers. Answers that show locks are never remembered, as the feed tells nothing of locks.
 Thread-safe: the look-ups lie in one dictionary, whose single operations are atomic; a lock guards making room.

@@ -1,7 +1,7 @@
 """Which bytes of which chunk: pure arithmetic on extents for the reader and the writer.
 
 Decides how a range of a file maps to pieces of chunks, and how a new revision that is made of pieces of the present one
-and of new bytes shares the chunks of what it keeps (D2). No I/O.
+and of new bytes shares the chunks of what it keeps. No I/O.
 """
 
 from __future__ import annotations

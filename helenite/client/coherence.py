@@ -1,4 +1,4 @@
-"""Which of a gateway's cached answers still hold: stamps of paths in memory that its worker processes share (D11).
+"""Which of a gateway's cached answers still hold: stamps of paths in memory that its worker processes share.
 
 Used by `caching`, and by the gateway for what it has rendered. Each path has two cells in a table: one changes with its
 entry, one with anything beneath it. Whoever is about to fetch notes the cells that the answer depends on; the answer
@@ -42,7 +42,7 @@ class Coherence:
     def observe(self, path: Path) -> Observed:
         """What an answer about the entry at `path` depends on, to be noted before it is fetched.
 
-        That is the entry and all above it, and everything beneath it: a directory's ETag changes with that (D5).
+        That is the entry and all above it, and everything beneath it: a directory's ETag changes with that.
         """
         indices = [_ALL, *_above(path)]
         cells = itemgetter(*indices, indices[-1] - _ENTRIES + _BENEATH)

@@ -33,6 +33,8 @@ IDLE_MAX = 16
 TABLE_AGE_S = 30.0
 """A table older than this is fetched again when it is next needed."""
 CONNECT_S = 2.0
+TRANSPORT_ERRORS = (UnavailableError, ProtocolError, BadCapabilityError)
+"""What says more about a server than about a chunk: the server is suspected and another is tried."""
 
 
 class Connections:
@@ -147,7 +149,3 @@ class Connections:
             self._table, self._near, self._fetched_at = table, near, time.monotonic()
         for connection in stale:
             connection.close()
-
-
-TRANSPORT_ERRORS = (UnavailableError, ProtocolError, BadCapabilityError)
-"""What says more about a server than about a chunk: the server is suspected and another is tried."""

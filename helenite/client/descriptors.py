@@ -1,4 +1,4 @@
-"""Replicas on this machine, read through descriptors that their chunkserver passed (OPEN, D10).
+"""Replicas on this machine, read through descriptors that their chunkserver passed (OPEN).
 
 Used by `pool`. Chunks are immutable, so a descriptor stays right for as long as it is open; it is kept for a while,
 and every block is verified again at every read. Thread-safe: one lock guards the table; a descriptor is closed when

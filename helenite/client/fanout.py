@@ -1,4 +1,4 @@
-"""One attempt to write one chunk to all servers of its allocation: by fan-out or along the chain (D10).
+"""One attempt to write one chunk to all servers of its allocation: by fan-out or along the chain.
 
 Used by `pool`, which decides what a partial success is worth. Small chunks go to every server in parallel from here
 (latency of one hop), several in one request where they are at hand; large ones are sent once, to the primary, which

@@ -1,4 +1,4 @@
-"""Follows the feed, so that a gateway's caches hear what others change (D11).
+"""Follows the feed, so that a gateway's caches hear what others change.
 
 Run by one worker of each gateway, for all of them. When the masters cannot be reached the table is not kept fresh any
 more, and the caches are bypassed. One worker thread.

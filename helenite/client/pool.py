@@ -94,7 +94,7 @@ class ChunkPool:
     def write_chunk(self, data: memoryview) -> Location:
         """Store `data` as a fresh chunk on the promised number of replicas and return where it is.
 
-        Fewer replicas, down to the cluster's minimum, are accepted when no better chain is to be had (D8).
+        Fewer replicas, down to the cluster's minimum, are accepted when no better chain is to be had.
         InsufficientStorageError or UnavailableError when even that cannot be reached before the deadline.
         """
         expected = digest(block_checksums(data))

@@ -1,4 +1,4 @@
-"""Reading one revision of a file: any range, read ahead, replica failover in mid-stream (D9).
+"""Reading one revision of a file: any range, read ahead, replica failover in mid-stream.
 
 Made by `FileSystem.open`. The extents and the chunks' immutability pin the revision: whatever happens to the name, a
 reader sees one whole revision. One reader serves one thread; its read-ahead runs in the pool's background.
@@ -20,6 +20,8 @@ PIECE_BYTES = MIB
 """Unit of reading: large enough that a round trip costs little, small enough to stay in a processor's cache."""
 AHEAD_MAX = 2
 """Pieces fetched ahead of the one that is being sent."""
+LOCATE_MAX = 256
+"""Extents located at once, as many as a look-up brings."""
 
 
 class Reader:
@@ -97,7 +99,3 @@ class Reader:
         asked: dict[int, Location] = {location.handle: location for location in self._pool.locate(handles)}
         self._asked = asked
         return asked[handles[0]]
-
-
-LOCATE_MAX = 256
-"""Extents located at once, as many as a look-up brings."""

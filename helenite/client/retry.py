@@ -42,5 +42,5 @@ def order_replicas(
 
 
 def is_enough(acknowledged: int, chain: int, min_replicas: int) -> bool:
-    """Whether a chunk with this many durable replicas may be committed although its chain was longer (D8)."""
+    """Whether a chunk with this many durable replicas may be committed although its chain was longer."""
     return acknowledged >= min(min_replicas, chain)

@@ -1,7 +1,7 @@
 """The client's border to the masters: gRPC and the short way, failover between them, one deadline for each request.
 
 Used by `names` and the command line. Reads and mutations are tried again on another master while the deadline
-lasts; mutations carry an operation id, so a repeat after a lost reply is harmless (D4). Thread-safe.
+lasts; mutations carry an operation id, so a repeat after a lost reply is harmless. Thread-safe.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writing a new revision that is made of pieces of the present one and of new bytes, without moving what it keeps (D2).
+"""Writing a new revision that is made of pieces of the present one and of new bytes, without moving what it keeps.
 
 Made by `FileSystem.splice`. What comes, and the ranges that are too short to be shared, goes through a Writer as one
 stream; the commit names its chunks and, under the condition that the files still have the revisions they had, those of

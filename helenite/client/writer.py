@@ -1,4 +1,4 @@
-"""Writing a new revision of a file: chunks go out while bytes come in, the commit makes them visible (D2, D8, D9).
+"""Writing a new revision of a file: chunks go out while bytes come in, the commit makes them visible.
 
 Made by `FileSystem.create`. A chunk stays in memory until all its replicas have acknowledged it, so that it can be sent
 again. One writer serves one thread; full chunks are written in the pool's background, at most IN_FLIGHT_MAX at once.

@@ -1,7 +1,6 @@
 """Checksums of chunks: one xxh3-64 for each block of 64 KiB, and a digest over those.
 
-The writer computes them while it receives, each chunkserver computes its own, and whoever reads checks
-(D1, D10). Pure.
+The writer computes them while it receives, each chunkserver computes its own, and whoever reads checks. Pure.
 """
 
 from __future__ import annotations

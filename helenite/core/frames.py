@@ -1,4 +1,4 @@
-"""The data port's protocol: how bytes of chunks travel (D10). Sans-I/O: this module only packs and parses.
+"""The data port's protocol: how bytes of chunks travel. Sans-I/O: this module only packs and parses.
 
 One page of specification. All integers are big-endian. A connection carries one request at a time; a client that
 wants more opens more. On connect the chunkserver sends a Greeting, so that a client knows whom it reached.

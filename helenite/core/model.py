@@ -150,7 +150,7 @@ class EntryView:
 
 
 class ServerState(StrEnum):
-    """Liveness (D7) and duty of a chunkserver as the master sees it."""
+    """Liveness and duty of a chunkserver as the master sees it."""
 
     ALIVE = "alive"
     SUSPECT = "suspect"

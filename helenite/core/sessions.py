@@ -1,4 +1,4 @@
-"""Connections that are served each by a thread of its own (D17): who is let in, who is not, and how all of them end.
+"""Connections that are served each by a thread of its own: who is let in, who is not, and how all of them end.
 
 Used by the data port and the call port, which say what a connection means. Thread-safe.
 """

@@ -1,4 +1,4 @@
-"""The Admin service: status and users, for people.
+"""The Admin service, for people and for `helenite`: status, users, chunkservers that go, dumps, repairs of the books.
 
 The border between messages and values. Passwords arrive hashed; this process never sees one. Called from gRPC's
 threads.
@@ -31,7 +31,7 @@ DUMPS_AT_ONCE = 4
 
 
 class AdminService(AdminServicer):
-    """Status and users over gRPC."""
+    """What people ask of the cluster, over gRPC."""
 
     def __init__(
         self,

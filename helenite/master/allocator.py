@@ -1,4 +1,4 @@
-"""Hands out fresh chunk handles with replication chains (D10), or says why writes must wait (D8).
+"""Hands out fresh chunk handles with replication chains, or says why writes must wait.
 
 Used by the Namespace service. It asks `placement` and takes handles from the store; it remembers nothing.
 Thread-safe.

@@ -1,7 +1,8 @@
 """Connections to Redis by URL: one server, or whichever server Redis Sentinel names at the moment.
 
-Used by `store`, the only other module that knows Redis. A `redis+sentinel://` URL names sentinels and a service; each
-new connection asks them for the present master, and a connection to a master that has been demoted ends.
+Used by `store`, the only other module that imports redis, and by `dumping` and `audit`, which read and copy whole
+spaces. A `redis+sentinel://` URL names sentinels and a service; each new connection asks them for the present master,
+and a connection to a master that has been demoted ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The leader lease: one master runs the background loops, with a rising epoch as its fencing number (D6).
+"""The leader lease: one master runs the background loops, with a rising epoch as its fencing number.
 
 Every script that a loop runs carries the epoch and is refused with StaleEpochError once another master leads, so a
 paused leader can do no harm. One worker thread renews; the rest of the process reads `epoch`.

@@ -1,4 +1,4 @@
-"""The leader's background loop: garbage collection in bounded steps (D14).
+"""The leader's background loop: garbage collection in bounded steps.
 
 It decides nothing: what may go is decided inside the scripts, which also check the epoch and ask the guard. Chunk
 deletions that it queues leave with the next heartbeat replies.

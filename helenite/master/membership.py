@@ -1,4 +1,4 @@
-"""Which chunkservers there are and how alive they are: the soft state that heartbeats keep (D7).
+"""Which chunkservers there are and how alive they are: the soft state that heartbeats keep.
 
 Each master has its own; chunkservers beat to all of them. Ids are given by the store, so that all masters agree. One
 lock guards the table; the store is asked outside it.

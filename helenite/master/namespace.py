@@ -1,4 +1,4 @@
-"""The namespace as verbs: what the services and loops of a master ask of Redis (D6).
+"""The namespace as verbs: what the services and loops of a master ask of Redis.
 
 Each verb is one script or one pipeline of scripts, hence one round trip; only the copy of a directory takes several.
 What must hold is checked inside the scripts; nothing is remembered here but the cluster's identity. Thread-safe.
@@ -385,6 +385,7 @@ class Namespace:
         return bool(self._store.command("HDEL", "users", name))
 
     def _now_ms(self) -> int:
+        """By Redis' clock, the one that all masters share."""
         return int(self._store.run("members", {})[0])
 
 

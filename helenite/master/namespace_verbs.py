@@ -150,9 +150,8 @@ class NamespaceVerbs:
 
     def _entry(self, stored: StoredEntry) -> common_pb2.Entry:
         """The record goes out as it is stored; only capabilities are added to it."""
-        if not (
-            stored.replicas or stored.properties or stored.locks
-        ):  # nearly all of a listing: made four times faster
+        # Nearly all of a listing, and so made four times faster.
+        if not (stored.replicas or stored.properties or stored.locks):
             return common_pb2.Entry(name=stored.name, record=stored.record)
         begin = extents_at(stored.record)
         located = memoryview(stored.record)[begin : begin + _HANDLE.size * len(stored.replicas)]

@@ -1,6 +1,6 @@
 """Where the replicas of a new chunk go. Pure: values and a seeded random generator in, a chain out.
 
-Used by `allocator` for writes and, later, by repair and rebalance. Replicas spread over racks, then over hosts, before
+Used by `allocator` for writes and by `repair` for what is missing. Replicas spread over racks, then over hosts, before
 they double up; among equals, servers with more free space are drawn more often, so that the cluster fills evenly.
 """
 

@@ -1,4 +1,4 @@
-"""What to copy and what to drop so that every chunk has its replicas again. Pure: values in, a plan out (D7).
+"""What to copy and what to drop so that every chunk has its replicas again. Pure: values in, a plan out.
 
 Used by `repairer`. Chunks with the fewest living replicas come first; a server takes part in few copies at once, so
 that clients are not starved: the plan is a queue, and `next_orders` says which of it may begin. Replicas beyond the

@@ -1,4 +1,4 @@
-"""Chunk reports: when the leader asks for one, and what follows from it (D7, D14).
+"""Chunk reports: when the leader asks for one, and what follows from it.
 
 A report finds orphans, which the server is then ordered to delete; and it names replicas that the table lacks, and by
 what it leaves out those that may have vanished. Both kinds the server is ordered to look at: a report takes time, so

@@ -212,9 +212,7 @@ class Store:
                 if attempt == ATTEMPTS or self._is_closed or is_loading or not is_broken:
                     raise _translate(error) from error
                 log.info("the connection to Redis broke and is made anew: %s", error)
-            except (
-                OSError
-            ) as error:  # redis-py looks for its own version when it makes a connection, without descriptors
+            except OSError as error:  # redis-py reads its own version from a file, and no descriptor may be left
                 raise UnavailableError(f"no connection to Redis can be made: {error}") from error
         raise AssertionError("the last attempt returns or raises")
 

@@ -1,4 +1,4 @@
-"""No stale answers (D11): not from other workers, only for a moment from other gateways, not while the feed is cut."""
+"""No stale answers: not from other workers, only for a moment from other gateways, not while the feed is cut."""
 
 from __future__ import annotations
 

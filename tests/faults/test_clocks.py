@@ -1,6 +1,6 @@
 """Clocks jump by hours, forward and back, on one part at a time: nothing is lost, doubled, or stopped for ever.
 
-Monotonic time does not jump. Locks, trash and grace follow Redis' clock (D14), liveness nobody's.
+Monotonic time does not jump. Locks, trash and grace follow Redis' clock, liveness nobody's.
 """
 
 from __future__ import annotations

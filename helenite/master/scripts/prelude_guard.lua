@@ -1,4 +1,4 @@
--- The guard (D14): what may be deleted, asked by every script through which chunks and replicas leave the cluster.
+-- The guard: what may be deleted, asked by every script through which chunks and replicas leave the cluster.
 --
 -- A chunk that a chunkserver holds and the table does not name is an orphan, written by an upload that was never
 -- committed; or it is proof that this metadata is older than the chunks (a restored copy, writes that Redis lost).

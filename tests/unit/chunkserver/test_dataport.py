@@ -163,7 +163,7 @@ def test_nobody_there_is_unavailable() -> None:
 
 
 def test_chains_in_circles_make_progress(hosts: list[Host]) -> None:
-    """64 chains at once, A to B to C to A: no hop may wait for a thread that waits for it (D10)."""
+    """64 chains at once, A to B to C to A: no hop may wait for a thread that waits for it."""
     data = os.urandom(2 * MIB)
 
     def chain(number: int) -> int:
@@ -193,7 +193,7 @@ def test_garbage_ends_the_connection_and_nothing_else(hosts: list[Host]) -> None
 
 
 def test_a_hop_that_hangs_is_left_out_before_the_sender_gives_up(hosts: list[Host]) -> None:
-    """The rest of the chain answers in time, so that the sender blames the right server (D9)."""
+    """The rest of the chain answers in time, so that the sender blames the right server."""
     data = os.urandom(4 * MIB)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hung = Target(ServerId(7), f"127.0.0.1:{silent.getsockname()[1]}", "")
