@@ -27,7 +27,7 @@ from webdav.probes import Probes
 from webdav.renderings import Renderings
 from webdav.response import Headers, http_date
 from webdav.tokens import Token, format_token
-from webdav.urls import format_href, parse_url_path
+from webdav.urls import parse_url_path
 from webdav.waiting import WaitingRoom
 
 USAGE_S = 10.0
@@ -52,14 +52,25 @@ def content_type(name: str) -> str:
     return found or DEFAULT_TYPE
 
 
-class File(DAVNonCollection):  # type: ignore[misc]
-    """A file as a resource."""
+class _Entry:
+    """What files and directories have in common as resources."""
 
     def __init__(self, names: Path, environ: dict[str, Any], view: EntryView) -> None:
-        super().__init__(format_path(names), environ)
+        super().__init__(format_path(names), environ)  # type: ignore[call-arg]
         self.names = names
         self.view = view
         self.entry: Entry = view.entry
+
+    def get_last_modified(self) -> int:
+        return self.entry.modified_at_ms // 1000
+
+    def get_etag(self) -> str:
+        """Of a directory it changes with everything beneath."""
+        return self.entry.etag
+
+
+class File(_Entry, DAVNonCollection):  # type: ignore[misc]
+    """A file as a resource."""
 
     def get_content_length(self) -> int:
         return self.entry.size_bytes
@@ -67,22 +78,8 @@ class File(DAVNonCollection):  # type: ignore[misc]
     def get_content_type(self) -> str:
         return content_type(self.entry.name)
 
-    def get_creation_date(self) -> float:
-        return self.entry.created_at_ms / 1000
-
-    def get_last_modified(self) -> int:
-        return self.entry.modified_at_ms // 1000
-
-    def get_etag(self) -> str:
-        return self.entry.etag
-
-    def get_href(self) -> str:
-        return format_href(self.names, is_directory=False)
-
     def support_etag(self) -> bool:
-        return True
-
-    def support_ranges(self) -> bool:
+        """Abstract in WsgiDAV."""
         return True
 
     def get_content(self) -> Reader:
@@ -91,32 +88,11 @@ class File(DAVNonCollection):  # type: ignore[misc]
         return reader
 
 
-class Directory(DAVCollection):  # type: ignore[misc]
+class Directory(_Entry, DAVCollection):  # type: ignore[misc]
     """A directory as a collection."""
 
-    def __init__(self, names: Path, environ: dict[str, Any], view: EntryView) -> None:
-        super().__init__(format_path(names), environ)
-        self.names = names
-        self.view = view
-        self.entry: Entry = view.entry
-
-    def get_creation_date(self) -> float:
-        return self.entry.created_at_ms / 1000
-
-    def get_last_modified(self) -> int:
-        return self.entry.modified_at_ms // 1000
-
-    def get_etag(self) -> str:
-        """Changes with everything beneath."""
-        return self.entry.etag
-
-    def get_href(self) -> str:
-        return format_href(self.names, is_directory=True)
-
-    def support_etag(self) -> bool:
-        return True
-
     def get_member_names(self) -> list[str]:
+        """Abstract in WsgiDAV."""
         return [view.entry.name for view in self.members()]
 
     def members(self) -> Iterator[EntryView]:
@@ -144,7 +120,7 @@ class Provider(DAVProvider):  # type: ignore[misc]
         self._begun_id: hashlib._Hash | None = None  # the part of all resource ids that is the same
 
     def get_resource_inst(self, path: str, environ: dict[str, Any]) -> Resource | None:
-        """WsgiDAV's way to a resource; `path` is decoded text."""
+        """WsgiDAV's way to a resource, abstract there; `path` is decoded text."""
         return self.find(parse_url_path(path)[0], environ)
 
     def find(self, names: Path, environ: dict[str, Any], **wanted: bool) -> Resource | None:

@@ -83,7 +83,7 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
     host = settings.host or socket.gethostname()
     key = peers.join(Place(address, data_address, data_socket, host, settings.rack), stopping)
     dataport.serve(key)
-    add_ControlServicer_to_server(ControlService(store, key, peers.describe, stopping), server)
+    add_ControlServicer_to_server(ControlService(store), server)
     healthy = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     server.start()

@@ -1,6 +1,6 @@
 """Copies a chunk from another chunkserver's data port, comparing every byte with its checksum on the way.
 
-Used by `orders` (the master's repairs) and `service` (a person's). It runs in the thread that calls it.
+Used by `orders`, for the master's repairs and moves. It runs in the thread that calls it.
 """
 
 from __future__ import annotations

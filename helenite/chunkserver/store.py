@@ -365,12 +365,3 @@ def _forget_pages(replica: Replica) -> None:
         with read_errors("looking at a replica anew"):
             size = record_bytes(replica.length)
             os.posix_fadvise(replica.descriptor, replica.offset, size, os.POSIX_FADV_DONTNEED)
-
-
-def receive(sink: Sink, data: Buffer) -> bytes:
-    """Store a whole chunk at once; its digest."""
-    try:
-        sink.write(memoryview(data))
-        return sink.seal()
-    finally:
-        sink.abort()

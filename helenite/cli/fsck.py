@@ -23,7 +23,7 @@ from helenite.cli.connect import DirOption, JsonOption, MasterOption, open_clust
 from helenite.cli.progress import open_progress
 from helenite.client.filesystem import FileSystem
 from helenite.core.errors import UnavailableError
-from helenite.core.model import ChunkHandle, Entry, EntryView, ServerId
+from helenite.core.model import ChunkHandle, EntryView, ServerId
 from helenite.core.paths import ROOT, Path, format_path
 from helenite.core.pb import chunkserver_pb2, common_pb2
 from helenite.core.pb.chunkserver_pb2_grpc import ControlStub
@@ -239,12 +239,8 @@ def _want(cluster: FileSystem, wanted: dict[ChunkHandle, Wanted], path: Path, vi
     for at in range(0, len(missing), LOCATE_BATCH):
         for location in cluster.locate(missing[at : at + LOCATE_BATCH]):
             servers[location.handle] = location.servers
-    for handle in dict.fromkeys(_handles(view.entry)):
+    for handle in dict.fromkeys(extent.handle for extent in view.entry.extents):
         wanted.setdefault(handle, Wanted(servers.get(handle, ()))).paths.append(format_path(path))
-
-
-def _handles(entry: Entry) -> list[ChunkHandle]:
-    return [extent.handle for extent in entry.extents]
 
 
 def _verify(address: str, server: ServerId, handles: list[ChunkHandle], progress: Progress, task: int) -> Answer:

@@ -41,7 +41,7 @@ from helenite.core.model import (
     Usage,
 )
 from helenite.core.pb import common_pb2, master_pb2
-from helenite.core.record import decode_record, encode_record
+from helenite.core.record import decode_record
 
 ERROR_KEY = "helenite-error"
 """Trailing metadata key that carries the error's code; the status carries the message."""
@@ -148,17 +148,6 @@ def pack_servers(servers: tuple[ServerId, ...]) -> bytes:
 
 def unpack_servers(packed: bytes) -> tuple[ServerId, ...]:
     return tuple(ServerId(int.from_bytes(packed[at : at + 2], "big")) for at in range(0, len(packed), 2))
-
-
-def view_to_message(view: EntryView) -> common_pb2.Entry:
-    return common_pb2.Entry(
-        name=view.entry.name,
-        record=encode_record(view.entry),
-        replicas=[pack_servers(location.servers) for location in view.locations],
-        capabilities=[location.capability for location in view.locations],
-        properties=view.properties,
-        locks=[lock_to_message(lock) for lock in view.locks],
-    )
 
 
 def view_from_message(message: common_pb2.Entry) -> EntryView:

@@ -24,7 +24,6 @@ from helenite.master.dumping import find_space, in_database
 
 ROOT_ID = 1
 DIRECTORY = 2
-FLAG_PROPERTIES = 2
 BUCKET_CHUNKS = 128
 TOTALS = struct.Struct(">4Q")
 PAGE = 1000

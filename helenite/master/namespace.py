@@ -206,10 +206,6 @@ class Namespace:
                 raise reply
         return [bool(reply[0]) for reply in replies if not isinstance(reply, HeleniteError)]
 
-    def add_replica(self, handle: ChunkHandle, server: ServerId, epoch: int) -> bool:
-        """The same for one chunk."""
-        return self.add_replicas([handle], server, epoch)[0]
-
     def remove_replica(self, handle: ChunkHandle, server: ServerId, epoch: int) -> bool:
         """Note that a server no longer holds a chunk; False when the chunk is not in the table."""
         request = {"handle": handle, "server": server, "epoch": epoch, "is_held": False}

@@ -7,7 +7,7 @@ import random
 import shutil
 from pathlib import Path
 
-from helenite.chunkserver.store import ChunkStore, receive
+from helenite.chunkserver.store import ChunkStore
 from helenite.core.checksum import block_checksums, digest
 from helenite.core.model import SEGMENT_CHUNK_BYTES_MAX, ChunkHandle
 
@@ -17,7 +17,12 @@ LARGE = SEGMENT_CHUNK_BYTES_MAX + 12_345
 def put(store: ChunkStore, handle: int, size: int) -> bytes:
     """Store a chunk whose content follows from its handle and size."""
     data = random.Random(handle * 31 + size).randbytes(size)
-    assert receive(store.begin(ChunkHandle(handle), size), data) == digest(block_checksums(data))
+    sink = store.begin(ChunkHandle(handle), size)
+    try:
+        sink.write(memoryview(data))
+        assert sink.seal() == digest(block_checksums(data))
+    finally:
+        sink.abort()
     return data
 
 

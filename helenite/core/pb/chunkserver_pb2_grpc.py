@@ -4,7 +4,6 @@ import grpc
 import warnings
 
 from helenite.core.pb import chunkserver_pb2 as helenite_dot_core_dot_pb_dot_chunkserver__pb2
-from helenite.core.pb import common_pb2 as helenite_dot_core_dot_pb_dot_common__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -40,21 +39,6 @@ class ControlStub:
                 request_serializer=helenite_dot_core_dot_pb_dot_chunkserver__pb2.HandlesRequest.SerializeToString,
                 response_deserializer=helenite_dot_core_dot_pb_dot_chunkserver__pb2.VerifyReply.FromString,
                 _registered_method=True)
-        self.Delete = channel.unary_unary(
-                '/helenite.Control/Delete',
-                request_serializer=helenite_dot_core_dot_pb_dot_chunkserver__pb2.HandlesRequest.SerializeToString,
-                response_deserializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
-                _registered_method=True)
-        self.Replicate = channel.unary_unary(
-                '/helenite.Control/Replicate',
-                request_serializer=helenite_dot_core_dot_pb_dot_chunkserver__pb2.ReplicateRequest.SerializeToString,
-                response_deserializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
-                _registered_method=True)
-        self.GetState = channel.unary_unary(
-                '/helenite.Control/GetState',
-                request_serializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
-                response_deserializer=helenite_dot_core_dot_pb_dot_common__pb2.Chunkserver.FromString,
-                _registered_method=True)
         self.ListChunks = channel.unary_unary(
                 '/helenite.Control/ListChunks',
                 request_serializer=helenite_dot_core_dot_pb_dot_chunkserver__pb2.ListChunksRequest.SerializeToString,
@@ -68,25 +52,6 @@ class ControlServicer:
     def Verify(self, request, context):
         """Read every byte of these chunks and compare with their checksums. At most 1,000 a call.
         """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Delete(self, request, context):
-        """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Replicate(self, request, context):
-        """Pull a chunk from a peer's data port and seal it here.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetState(self, request, context):
-        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -105,21 +70,6 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Verify,
                     request_deserializer=helenite_dot_core_dot_pb_dot_chunkserver__pb2.HandlesRequest.FromString,
                     response_serializer=helenite_dot_core_dot_pb_dot_chunkserver__pb2.VerifyReply.SerializeToString,
-            ),
-            'Delete': grpc.unary_unary_rpc_method_handler(
-                    servicer.Delete,
-                    request_deserializer=helenite_dot_core_dot_pb_dot_chunkserver__pb2.HandlesRequest.FromString,
-                    response_serializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
-            ),
-            'Replicate': grpc.unary_unary_rpc_method_handler(
-                    servicer.Replicate,
-                    request_deserializer=helenite_dot_core_dot_pb_dot_chunkserver__pb2.ReplicateRequest.FromString,
-                    response_serializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
-            ),
-            'GetState': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetState,
-                    request_deserializer=helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
-                    response_serializer=helenite_dot_core_dot_pb_dot_common__pb2.Chunkserver.SerializeToString,
             ),
             'ListChunks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListChunks,
@@ -154,87 +104,6 @@ class Control:
             '/helenite.Control/Verify',
             helenite_dot_core_dot_pb_dot_chunkserver__pb2.HandlesRequest.SerializeToString,
             helenite_dot_core_dot_pb_dot_chunkserver__pb2.VerifyReply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Delete(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/helenite.Control/Delete',
-            helenite_dot_core_dot_pb_dot_chunkserver__pb2.HandlesRequest.SerializeToString,
-            helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Replicate(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/helenite.Control/Replicate',
-            helenite_dot_core_dot_pb_dot_chunkserver__pb2.ReplicateRequest.SerializeToString,
-            helenite_dot_core_dot_pb_dot_common__pb2.Empty.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetState(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/helenite.Control/GetState',
-            helenite_dot_core_dot_pb_dot_common__pb2.Empty.SerializeToString,
-            helenite_dot_core_dot_pb_dot_common__pb2.Chunkserver.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,6 +16,7 @@ from helenite.chunkserver.dataport import DataPort
 from helenite.chunkserver.dumps import Dumps
 from helenite.chunkserver.masters import Masters
 from helenite.chunkserver.peers import Peers, Place
+from helenite.chunkserver.pulling import pull
 from helenite.chunkserver.recheck import look_again
 from helenite.chunkserver.store import ChunkStore
 from helenite.core.errors import ForeignClusterError, UnavailableError
@@ -308,6 +309,12 @@ def test_a_copy_that_nobody_has_fails(
     join(store, masters[0].address)
     assert result_of(masters[0], 1).failure.code == "chunk_not_found"
     assert result_of(masters[0], 2).failure.code == "chunk_not_found"
+
+
+def test_a_good_replica_that_is_here_needs_no_source(store: ChunkStore) -> None:
+    data = put(store, 1, LARGE)
+    pull(store, ChunkHandle(1), (), b"", threading.Event())
+    assert_holds(store, {1: data})
 
 
 def test_a_replica_that_is_here_and_bad_is_replaced(

@@ -22,6 +22,7 @@ from helenite.core.model import (
     ServerId,
 )
 from helenite.core.paths import ROOT, format_path, is_within, parse_path
+from helenite.core.pb import common_pb2
 from helenite.core.record import decode_record, encode_record
 
 names = st.text(min_size=1, max_size=40).filter(
@@ -95,4 +96,12 @@ def test_views_survive_the_wire(entry: Entry, servers: tuple[ServerId, ...]) -> 
     locations = tuple(Location(extent.handle, servers, b"12345678") for extent in entry.extents)
     lock = Lock("urn:uuid:1", "/a", LockScope.SHARED, True, b"<owner/>", "alice", 60, 5)
     view = EntryView(entry, locations, {"{DAV:}x": b"<x/>"}, (lock,))
-    assert wire.view_from_message(wire.view_to_message(view)) == view
+    message = common_pb2.Entry(
+        name=entry.name,
+        record=encode_record(entry),
+        replicas=[wire.pack_servers(servers) for _ in locations],
+        capabilities=[location.capability for location in locations],
+        properties=view.properties,
+        locks=[wire.lock_to_message(lock)],
+    )
+    assert wire.view_from_message(message) == view

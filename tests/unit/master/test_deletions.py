@@ -35,12 +35,12 @@ def holders(namespace: Namespace, handle: ChunkHandle) -> tuple[ServerId, ...]:
 
 def make_surplus(namespace: Namespace, handle: ChunkHandle, epoch: int) -> None:
     """Server 4 gets a replica too many and is to delete it."""
-    namespace.add_replica(handle, FOUR, epoch)
+    namespace.add_replicas([handle], FOUR, epoch)
     assert namespace.drop_replica(handle, FOUR, NEEDED, epoch)
 
 
 def test_only_servers_that_are_alive_and_stay_count(namespace: Namespace, chunk: ChunkHandle, epoch: int) -> None:
-    namespace.add_replica(chunk, FOUR, epoch)
+    namespace.add_replicas([chunk], FOUR, epoch)
     assert not namespace.drop_replica(chunk, FOUR, alive(1, 2, 4), epoch), "3 is dead"
     namespace.set_draining(TWO, is_on=True)
     assert not namespace.drop_replica(chunk, FOUR, alive(1, 2, 3, 4), epoch), "2 is about to go"
@@ -82,7 +82,7 @@ def test_who_holds_a_replica_after_all_is_not_told_to_delete_it(
     namespace: Namespace, chunk: ChunkHandle, epoch: int
 ) -> None:
     make_surplus(namespace, chunk, epoch)
-    namespace.add_replica(chunk, FOUR, epoch)  # repair had ordered a copy there meanwhile
+    namespace.add_replicas([chunk], FOUR, epoch)  # repair had ordered a copy there meanwhile
     assert ordered(namespace, FOUR) == []
     assert holders(namespace, chunk) == (*SERVERS, FOUR)
 

@@ -87,7 +87,7 @@ def test_a_report_that_was_begun_before_a_registration_counts_for_nothing(
 
 def test_a_replica_about_to_be_deleted_is_not_added(namespace: Namespace, reports: Reports, epoch: int) -> None:
     handle = put(namespace, "/f").extents[0].handle
-    namespace.add_replica(handle, FOUR, epoch)
+    namespace.add_replicas([handle], FOUR, epoch)
     assert namespace.drop_replica(handle, FOUR, NEEDED, epoch)
     report(reports, FOUR, [handle], epoch)
     assert namespace.locate([handle]) == [(handle, SERVERS)]
@@ -137,7 +137,7 @@ def test_a_chunk_from_the_future_stops_everything(namespace: Namespace, reports:
     put(namespace, "/g")
     remove(namespace, "/g")
     put(namespace, "/f", 1)
-    namespace.add_replica(kept, FOUR, epoch)
+    namespace.add_replicas([kept], FOUR, epoch)
     abandoned = namespace.next_handles(1)
     raise_floor(namespace, epoch)
     namespace._store.command("SADD", "del:1", 4711)
@@ -167,7 +167,7 @@ def test_a_chunk_from_the_future_stops_everything(namespace: Namespace, reports:
 
 def test_a_new_life_deletes_nothing_until_all_have_reported(namespace: Namespace, reports: Reports, epoch: int) -> None:
     handle = put(namespace, "/f").extents[0].handle
-    namespace.add_replica(handle, FOUR, epoch)
+    namespace.add_replicas([handle], FOUR, epoch)
     report(reports, ONE, [handle], epoch)
     begin_new_life(namespace)
     servers = [server(1), server(4), server(5, ServerState.DEAD)]

@@ -50,15 +50,15 @@ def test_replicas_come_and_go(namespace: Namespace) -> None:
     put(namespace, "/f")
     handle = namespace.lookup(at("/f")).entry.extents[0].handle
     _, epoch = namespace.acquire_leadership("m", 60_000)
-    assert namespace.add_replica(handle, ServerId(40_000), epoch)
-    assert namespace.add_replica(handle, ServerId(40_000), epoch)
+    assert namespace.add_replicas([handle], ServerId(40_000), epoch) == [True]
+    assert namespace.add_replicas([handle], ServerId(40_000), epoch) == [True]
     assert namespace.remove_replica(handle, ServerId(2), epoch)
     assert namespace.locate([handle]) == [(handle, (1, 3, 40_000))]
     for server in (1, 3, 40_000):
         namespace.remove_replica(handle, ServerId(server), epoch)
     assert namespace.locate([handle]) == [(handle, ())]
-    assert namespace.add_replica(handle, ServerId(2), epoch), "a chunk without replicas is still known"
-    assert not namespace.add_replica(handle + 1, ServerId(1), epoch)
+    assert namespace.add_replicas([handle], ServerId(2), epoch) == [True], "a chunk without replicas is still known"
+    assert namespace.add_replicas([handle + 1], ServerId(1), epoch) == [False]
 
 
 def test_the_chunk_table_is_scanned_in_pages(namespace: Namespace) -> None:

@@ -159,7 +159,7 @@ def test_an_old_leader_is_refused(namespace: Namespace, epoch: int) -> None:
     assert newer > epoch
     for act in (
         lambda: namespace.collect_garbage(epoch, trash_s=0, grace_s=0),
-        lambda: namespace.add_replica(handle, ServerId(9), epoch),
+        lambda: namespace.add_replicas([handle], ServerId(9), epoch),
         lambda: namespace.remove_replica(handle, ServerId(1), epoch),
     ):
         with pytest.raises(errors.StaleEpochError):
