@@ -21,7 +21,7 @@ from helenite.chunkserver.store import ChunkStore
 from helenite.config import ChunkserverSettings, environment
 from helenite.core.clock import Clock
 from helenite.core.descriptors import raise_descriptor_limit
-from helenite.core.errors import ConfigurationError, ForeignClusterError, HeleniteError
+from helenite.core.errors import ConfigurationError, DuplicateServerError, ForeignClusterError, HeleniteError
 from helenite.core.pb.chunkserver_pb2_grpc import add_ControlServicer_to_server
 from helenite.core.process import Worker, die_with_parent, start_logging, stop_event_on_signals, tell_ready
 from helenite.core.serving import bind_grpc, make_grpc_server
@@ -57,7 +57,7 @@ def main() -> int:
         finally:
             store.close()
     except (HeleniteError, OSError) as error:
-        if stopping.is_set():
+        if stopping.is_set() and not isinstance(error, DuplicateServerError):
             return 0
         print(f"helenite.chunkserver: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError | ForeignClusterError) else 1
@@ -103,6 +103,7 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
     dataport.close()
     for worker in (scrub, rechecking, compacting):
         worker.stop()
+    peers.raise_if_refused()
 
 
 def _compact(store: ChunkStore, ending: threading.Event) -> None:

@@ -19,7 +19,7 @@ from helenite.chunkserver.dumps import Dumps
 from helenite.chunkserver.masters import Masters
 from helenite.chunkserver.orders import Orders, Results
 from helenite.chunkserver.store import ChunkStore
-from helenite.core.errors import HeleniteError, UnavailableError
+from helenite.core.errors import DuplicateServerError, HeleniteError, UnavailableError
 from helenite.core.model import ChunkHandle, Chunkserver, ServerId, ServerState
 from helenite.core.pb import master_pb2
 from helenite.core.process import Worker
@@ -54,6 +54,9 @@ class Peers:
 
     def __init__(self, store: ChunkStore, masters: tuple[str, ...], dumps: Dumps, on_crash: Callable[[], None]) -> None:
         self._store = store
+        self._on_crash = on_crash
+        self.refusal: DuplicateServerError | None = None
+        """Why this process must end: another has the same identity, and the masters go by that one."""
         self._dumps = dumps
         self._dumper = ThreadPoolExecutor(1, thread_name_prefix="dumps")
         self._dump: Future[None] | None = None
@@ -78,6 +81,11 @@ class Peers:
         self._reporter.shutdown(wait=True, cancel_futures=True)
         self._dumper.shutdown(wait=True, cancel_futures=True)
 
+    def raise_if_refused(self) -> None:
+        """DuplicateServerError when that is why this process ends."""
+        if self.refusal is not None:
+            raise self.refusal
+
     def join(self, place: Place, stopping: threading.Event) -> bytes:
         """Register with any master, however long that takes; the cluster's capability key.
 
@@ -101,6 +109,7 @@ class Peers:
         """Who and where this is, and how full."""
         identity, place = self._store.identity, self._place
         assert place is not None, "join first"
+        free = self._store.room.offered_bytes()
         return Chunkserver(
             id=identity.server_id,
             uuid=identity.uuid,
@@ -111,8 +120,8 @@ class Peers:
             rack=place.rack,
             pid=os.getpid(),
             state=ServerState.ALIVE,
-            capacity_bytes=self._store.room.capacity_bytes(),
-            free_bytes=self._store.room.offered_bytes(),
+            capacity_bytes=max(free, self._store.room.capacity_bytes()),  # others free space on the disk at any moment
+            free_bytes=free,
             used_bytes=self._store.used_bytes(),
             chunk_count=self._store.chunk_count(),
         )
@@ -178,6 +187,9 @@ class Peers:
     def _register_again(self, master: str) -> None:
         try:
             self._register(master)
+        except DuplicateServerError as error:
+            self.refusal = error
+            self._on_crash()
         except HeleniteError as error:
             self._masters.note(master, error)
 

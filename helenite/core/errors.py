@@ -181,6 +181,12 @@ class ForeignClusterError(HeleniteError):
     code = "foreign_cluster"
 
 
+class DuplicateServerError(ForeignClusterError):
+    """Two processes run with one chunkserver's identity: one of them has a copy of the other's data directory."""
+
+    code = "duplicate_server"
+
+
 class ProtocolError(HeleniteError):
     """The peer sent something that this version does not understand."""
 

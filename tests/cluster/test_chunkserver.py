@@ -179,6 +179,14 @@ def test_a_directory_serves_one_process_and_one_cluster(master: ScriptedMaster, 
     assert "cluster" in refuse(environment(master, tmp_path))
 
 
+def test_a_copy_beside_its_original_ends_and_says_why(master: ScriptedMaster, tmp_path: Path) -> None:
+    with running(master, tmp_path) as server:
+        master.knows, master.knows_another = False, True
+        _, log = server.process.communicate(timeout=ENDED_S)
+        assert server.process.returncode == 2
+        assert log.splitlines()[-1] == "helenite.chunkserver: another process runs with this identity"
+
+
 def test_it_waits_for_a_master(tmp_path: Path) -> None:
     first = ScriptedMaster()
     first.stop()

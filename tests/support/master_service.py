@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from helenite.core.errors import ForeignClusterError, UnavailableError
+from helenite.core.errors import DuplicateServerError, ForeignClusterError, UnavailableError
 from helenite.core.pb import common_pb2, master_pb2
 from helenite.core.pb.master_pb2_grpc import ClusterServicer, add_ClusterServicer_to_server
 from helenite.core.wire import errors_as_status
@@ -24,6 +24,7 @@ class ScriptedMaster(ClusterServicer):
         self.cluster_id = CLUSTER
         self.is_leader = True
         self.knows = False
+        self.knows_another = False
         self.hangs = threading.Event()
         self.hangs.set()
         self.orders: list[master_pb2.HeartbeatReply] = []
@@ -45,6 +46,8 @@ class ScriptedMaster(ClusterServicer):
         with errors_as_status(context):
             if request.cluster_id not in {"", self.cluster_id}:
                 raise ForeignClusterError("another cluster's data")
+            if self.knows_another:
+                raise DuplicateServerError("another process runs with this identity")
             self.registrations.append(request)
             self.knows = True
             return master_pb2.RegisterReply(

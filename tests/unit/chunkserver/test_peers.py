@@ -19,7 +19,7 @@ from helenite.chunkserver.peers import Peers, Place
 from helenite.chunkserver.pulling import pull
 from helenite.chunkserver.recheck import look_again
 from helenite.chunkserver.store import ChunkStore
-from helenite.core.errors import ForeignClusterError, UnavailableError
+from helenite.core.errors import DuplicateServerError, ForeignClusterError, UnavailableError
 from helenite.core.frames import capability_for
 from helenite.core.model import ChunkHandle, Chunkserver, ServerId, ServerState
 from helenite.core.pb import master_pb2
@@ -81,6 +81,17 @@ def test_data_of_another_cluster_is_refused(store: ChunkStore, masters: list[Scr
     peers = Peers(store, (masters[0].address,), no_dumps(store), on_crash=lambda: None)
     with pytest.raises(ForeignClusterError):
         peers.join(PLACE, threading.Event())
+    peers.stop()
+
+
+def test_it_ends_when_another_process_has_its_identity(store: ChunkStore, masters: list[ScriptedMaster]) -> None:
+    ends = threading.Event()
+    peers = Peers(store, (masters[0].address,), no_dumps(store), on_crash=ends.set)
+    peers.join(PLACE, threading.Event())
+    peers.start()
+    masters[0].knows, masters[0].knows_another = False, True
+    assert ends.wait(10)
+    assert isinstance(peers.refusal, DuplicateServerError)
     peers.stop()
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from helenite.core.clock import Clock, RunningClock
+from helenite.core.errors import DuplicateServerError
 from helenite.core.model import Chunkserver, ServerId, ServerState
 from helenite.master.admin_service import total_usage
 from helenite.master.membership import Liveness, Membership
@@ -64,3 +65,46 @@ def test_a_master_that_has_just_started_does_not_say_that_there_is_no_room(names
     assert total_usage(namespace, started, 1).free_bytes == 10
     started.register(replace(chunkserver("b"), free_bytes=0), "")
     assert total_usage(namespace, started, 1).free_bytes == 0
+
+
+def test_a_copy_on_another_host_is_refused_also_where_pids_are_alike(namespace: Namespace) -> None:
+    membership = Membership(namespace, Liveness(10.0, 60.0), Clock())
+    original = chunkserver("a")
+    copy = replace(original, host="other", address="other:1", data_address="other:2")
+    original = replace(original, id=membership.register(original, ""))
+    with pytest.raises(DuplicateServerError, match="already running on h "):
+        membership.register(copy, "")
+    assert not membership.beat(replace(copy, id=original.id)), "containers all have the same pid"
+    assert membership.beat(original)
+    assert namespace.list_servers()[0].host == "h"
+
+
+def test_a_copy_on_the_same_host_gives_way_as_soon_as_the_original_is_heard(namespace: Namespace) -> None:
+    membership = Membership(namespace, Liveness(10.0, 60.0), Clock())
+    original = chunkserver("a")
+    original = replace(original, id=membership.register(original, ""))
+    copy = replace(original, pid=2, address="h:3", data_address="h:4")
+    membership.register(copy, "")  # it might be the original after a restart
+    assert not membership.beat(original)
+    membership.register(original, "")  # but it is not
+    for _ in range(2):
+        assert not membership.beat(copy)
+        with pytest.raises(DuplicateServerError):
+            membership.register(copy, "")
+        assert membership.beat(original)
+
+
+def test_a_restart_takes_over_at_once_and_a_copy_when_the_original_is_silent(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(Clock, "monotonic_s", lambda _: now)
+    membership = Membership(namespace, Liveness(10.0, 60.0), Clock())
+    server = chunkserver("a")
+    for pid in range(1, 5):
+        server = replace(server, pid=pid, id=membership.register(replace(server, pid=pid), ""))
+        assert membership.beat(server)
+    copy = replace(server, pid=9, host="other")
+    now += 11.0
+    membership.register(copy, "")
+    assert membership.beat(copy)
