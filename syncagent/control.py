@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +68,7 @@ class ControlServer:
         """The daemon's lock is held, so an old socket belongs to nobody."""
         path = self._home.path / SOCKET
         path.unlink(missing_ok=True)
-        if hasattr(socket, "AF_UNIX") and len(os.fsencode(path)) <= SOCKET_PATH_MAX:
+        if sys.platform != "win32" and len(os.fsencode(path)) <= SOCKET_PATH_MAX:
             listening = socket.socket(socket.AF_UNIX)
             old = os.umask(0o177)
             try:
@@ -130,9 +131,11 @@ def ask(home: Home, command: str, **values: Any) -> Answer:
 
 def _connect(home: Home) -> socket.socket:
     path = home.path / SOCKET
-    is_unix = path.exists()
-    address: str | tuple[str, int] = str(path) if is_unix else ("127.0.0.1", int(_load(home)["port"]))
-    connection = socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET)
+    address: str | tuple[str, int]
+    if sys.platform != "win32" and path.exists():
+        connection, address = socket.socket(socket.AF_UNIX), str(path)
+    else:
+        connection, address = socket.socket(socket.AF_INET), ("127.0.0.1", int(_load(home)["port"]))
     connection.settimeout(ASK_S)
     try:
         connection.connect(address)

@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import os
 import stat
+import sys
 from dataclasses import replace
 
 from syncagent.holes import ContentReader
@@ -71,7 +72,7 @@ def inherit(old: str, fresh: str) -> None:
     if os.path.islink(old) or os.path.islink(fresh):
         return
     os.chmod(fresh, stat.S_IMODE(os.lstat(old).st_mode))
-    if hasattr(os, "listxattr"):
+    if sys.platform == "linux":
         for name in os.listxattr(old):
             with contextlib.suppress(OSError):  # some cannot be set by everybody
                 os.setxattr(fresh, name, os.getxattr(old, name))
@@ -80,9 +81,9 @@ def inherit(old: str, fresh: str) -> None:
 def flush_entry(name: str) -> None:
     """Make sure that it survives a power cut, if it is still there; of a directory, its names."""
     with contextlib.suppress(FileNotFoundError):
-        if os.path.islink(name) or (os.name == "nt" and os.path.isdir(name)):
+        if os.path.islink(name) or (sys.platform == "win32" and os.path.isdir(name)):
             return  # is flushed with its directory; and Windows flushes no directories
-        descriptor = os.open(name, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+        descriptor = os.open(name, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -91,7 +92,7 @@ def flush_entry(name: str) -> None:
 
 def flush_file_system(name: str) -> bool:
     """Flush everything on the file system; False when this system cannot."""
-    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if os.name == "posix" else None
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if sys.platform != "win32" else None
     if syncfs is None:
         return False
     descriptor = os.open(name, os.O_RDONLY)

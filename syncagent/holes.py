@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def layout_of(file: io.FileIO) -> Layout:
 
 def _find_run(file: io.FileIO, at: int, size: int) -> Run:
     """The run that begins at `at`, whatever its length."""
-    if not hasattr(os, "SEEK_DATA"):
+    if sys.platform == "win32" or not hasattr(os, "SEEK_DATA"):
         return Run(at, size - at, is_hole=False)
     try:
         data = min(size, os.lseek(file.fileno(), at, os.SEEK_DATA))

@@ -16,6 +16,7 @@ import errno
 import os
 import select
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ from watchdog.events import DirModifiedEvent, FileSystemEvent
 from watchdog.observers.api import EventEmitter
 
 from syncagent.names import STATE_DIRECTORY
+
+if sys.platform != "linux":
+    raise ImportError("inotify is a part of Linux")
 
 MODIFY, ATTRIB, CLOSE_WRITE, MOVED_FROM, MOVED_TO = 0x2, 0x4, 0x8, 0x40, 0x80
 CREATE, DELETE, DELETE_SELF, MOVE_SELF = 0x100, 0x200, 0x400, 0x800

@@ -57,7 +57,7 @@ def start_logging(level: str) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
-    if hasattr(faulthandler, "register"):  # not on Windows
+    if sys.platform != "win32":
         faulthandler.register(signal.SIGUSR1, all_threads=True)
 
 

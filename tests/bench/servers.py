@@ -65,22 +65,17 @@ class NotInstalledError(Exception):
 # Helenite
 
 
-def helenite(*options: str) -> Start:
+def helenite(*options: str, is_far: bool = False) -> Start:
+    """`is_far`: the chunkservers' unix sockets cannot be seen, as on other machines."""
+
     @contextmanager
     def start(directory: Path) -> Iterator[Running]:
         with Cluster(directory, *options) as cluster:
+            if is_far:
+                cluster.hide_sockets()
             yield Running((LOOPBACK, int(cluster.url.rstrip("/").rpartition(":")[2])), directory, cluster.processes)
 
     return start
-
-
-@contextmanager
-def _helenite_far(directory: Path) -> Iterator[Running]:
-    """Chunkservers whose unix sockets cannot be seen, as on other machines: no descriptors, bytes by the data port."""
-    with helenite()(directory) as running:
-        for path in directory.glob("chunkserver-*/data.sock"):
-            path.unlink()
-        yield running
 
 
 def helenite_version() -> str:
@@ -259,7 +254,7 @@ def _disk(directory: Path) -> Iterator[Running]:
 SERVERS = (
     Server("helenite", "Helenite", helenite(), helenite_version),
     Server("helenite-relaxed", "Helenite relaxed", helenite("--relaxed"), helenite_version),
-    Server("data-port", "Helenite, data port", _helenite_far, helenite_version, frozenset({"get_large"})),
+    Server("data-port", "Helenite, data port", helenite(is_far=True), helenite_version, frozenset({"get_large"})),
     Server("seaweedfs-3", "SeaweedFS, 3 copies", _seaweed(3), _seaweed_version),
     Server("seaweedfs-1", "SeaweedFS, 1 copy", _seaweed(1), _seaweed_version),
     Server("rclone", "rclone serve", _rclone, _rclone_version),
