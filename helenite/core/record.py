@@ -33,8 +33,8 @@ INLINE_EXTENTS_MAX = 12
 """More extents than this (one less beside a digest) overflow into a key of their own, so that a record stays under 256
 bytes and its directory's hash stays compact (hash-max-listpack-value 256)."""
 
-_KIND_BY_CODE = {1: Kind.FILE, 2: Kind.DIRECTORY}
-_CODE_BY_KIND = {kind: code for code, kind in _KIND_BY_CODE.items()}
+KIND_BY_CODE = {1: Kind.FILE, 2: Kind.DIRECTORY}
+_CODE_BY_KIND = {kind: code for code, kind in KIND_BY_CODE.items()}
 
 
 def encode_extents(extents: tuple[Extent, ...]) -> bytes:
@@ -71,7 +71,7 @@ def decode_record(name: str, packed: bytes) -> Entry:
     """Unpack a record. Extents that overflowed are there only if it comes from a look-up (Entry.lacks_extents)."""
     try:
         code, _flags, entry_id, revision, size, modified, created = HEADER.unpack_from(packed)
-        kind = _KIND_BY_CODE[code]
+        kind = KIND_BY_CODE[code]
     except (struct.error, KeyError) as error:
         raise ProtocolError(f"{len(packed)} bytes are no record of an entry") from error
     begin = extents_at(packed)

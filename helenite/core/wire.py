@@ -6,7 +6,7 @@ Used by the services and by `client/rpc`. Whatever arrives is validated here; be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -141,7 +141,7 @@ def lock_from_message(m: common_pb2.Lock) -> Lock:
     return Lock(m.token, m.path, LockScope(m.scope), m.is_infinite, m.owner, m.principal, m.timeout_s, m.expires_at_ms)
 
 
-def pack_servers(servers: tuple[ServerId, ...]) -> bytes:
+def pack_servers(servers: Iterable[ServerId]) -> bytes:
     """Packed u16 ids, as the chunk table stores them."""
     return b"".join(server.to_bytes(2, "big") for server in servers)
 

@@ -9,23 +9,19 @@ Memory: about 200 bytes for each directory, chunk and shared extent.
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgpack
-
-from helenite.core.model import ChunkHandle
+from helenite.core.model import ROOT_ID, ChunkHandle
 from helenite.core.record import EXTENT, FLAG_OVERFLOW, HEADER, extents_at
 from helenite.master.connecting import connect
-from helenite.master.dumping import find_space, in_database
+from helenite.master.dumping import begin_plainly, find_space, in_database
+from helenite.master.stored import decode_totals, unpack
 
-ROOT_ID = 1
 DIRECTORY = 2
 BUCKET_CHUNKS = 128
-TOTALS = struct.Struct(">4Q")
 PAGE = 1000
 UNUSED_MIN = 1_000
 UNUSED_SHARE = 0.05
@@ -73,9 +69,7 @@ class Auditor:
 
     def __init__(self, url: str, space: str) -> None:
         self._prefix = f"{{{space}}}:".encode()
-        self._redis = connect(
-            in_database(url, find_space(url, space)), 60.0, 2, lambda connection: connection.on_connect()
-        )
+        self._redis = connect(in_database(url, find_space(url, space)), 60.0, 2, begin_plainly)
         self._directories: dict[int, Directory] = {}
         self._references: Counter[int] = Counter()
         self._files: set[tuple[int, int]] = set()  # id and revision of files with extents in a key of their own
@@ -99,7 +93,7 @@ class Auditor:
         self._check_strays()
         self._result.orphan_floor = self._number("orphan_floor")
         mended = self._command("GET", "mended")
-        self._result.mends = _unpack(mended)[b"mends"] if mended else 0
+        self._result.mends = unpack(mended)[b"mends"] if mended else 0
         self._result.life = int((self._command("ZREVRANGE", "lives", 0, 0, "WITHSCORES") or (0, 0))[1])
         self._result.loss = judge_loss(self._losses, self._result)
         return self._result
@@ -221,7 +215,7 @@ class Auditor:
             )
             totals[directory] = counted
             packed = self._command("HGET", "q", directory)
-            noted = TOTALS.unpack(packed)[1:] if packed else (0, 0, 0)
+            noted = decode_totals(packed) if packed else (0, 0, 0)
             if directory not in self._directories and any(noted):
                 self._lose(f"directory {directory} is gone (key d:{directory}), its totals name {noted[0]} files")
             if noted != counted or packed is None:
@@ -252,7 +246,7 @@ class Auditor:
         while page := self._command("XRANGE", "feed", start, "+", "COUNT", PAGE):
             for identifier, fields in page:
                 try:
-                    change = msgpack.unpackb(fields[b"c"], raw=True)
+                    change = unpack(fields[b"c"])
                     is_whole = len(change) in {6, 7}
                 except (ValueError, TypeError, KeyError):
                     is_whole = False
@@ -279,9 +273,7 @@ class Auditor:
         for owner, is_there in self._properties.items():
             if not is_there:  # an id is given once: nobody can have come for them since the snapshot
                 self._find(f"the properties x:{owner} belong to no entry", kind="stray", key=f"x:{owner}")
-        locks = {
-            token: _unpack(packed) for token, packed in self._redis.hscan_iter(self._prefix + b"locks", count=PAGE)
-        }
+        locks = {token: unpack(packed) for token, packed in self._redis.hscan_iter(self._prefix + b"locks", count=PAGE)}
         for token, lock in locks.items():
             if not self._command("SISMEMBER", f"l:{lock[b'entry_id']}", token):
                 self._find(f"the lock {token.decode(errors='replace')} protects nothing")
@@ -310,9 +302,5 @@ def judge_loss(losses: list[str], found: Audit) -> str:
 
 
 def _trashed_record(packed: bytes) -> bytes:
-    record: bytes = _unpack(packed)[b"record"]
+    record: bytes = unpack(packed)[b"record"]
     return record
-
-
-def _unpack(packed: bytes) -> Any:
-    return msgpack.unpackb(packed, raw=True, strict_map_key=False)

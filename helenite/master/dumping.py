@@ -82,7 +82,7 @@ def _until_mark(stream: Any, mark: bytes) -> Iterator[bytes]:
 
 def find_space(url: str, space: str) -> int:
     """The database of a Redis, started on a snapshot, in which a space lies; PreconditionFailedError without one."""
-    client = connect(url, 60.0, 1, _plain)
+    client = connect(url, 60.0, 1, begin_plainly)
     try:
         for name in client.info("keyspace"):
             database = int(name.removeprefix("db"))
@@ -104,8 +104,8 @@ class Loader:
 
     def __init__(self, source_url: str, target_url: str, space: str) -> None:
         self._prefix = f"{{{space}}}:".encode()
-        self._source = connect(in_database(source_url, find_space(source_url, space)), 60.0, 4, _plain)
-        self._target = connect(target_url, 60.0, 4, _plain)
+        self._source = connect(in_database(source_url, find_space(source_url, space)), 60.0, 4, begin_plainly)
+        self._target = connect(target_url, 60.0, 4, begin_plainly)
         self._epoch = 0
 
     def close(self) -> None:
@@ -181,8 +181,8 @@ class Loader:
         yield from client.scan_iter(match=pattern, count=1000)
 
 
-def _plain(connection: Any) -> None:
-    """No leap of counters for a connection that only copies."""
+def begin_plainly(connection: Any) -> None:
+    """No leap of counters for a connection that only reads or copies."""
     connection.on_connect()
 
 

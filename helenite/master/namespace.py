@@ -19,6 +19,7 @@ from helenite.core.errors import HeleniteError
 from helenite.core.model import Change, ChunkHandle, Chunkserver, Sequence, ServerId, Trashed, Usage
 from helenite.core.paths import Path
 from helenite.core.record import decode_record
+from helenite.core.wire import unpack_servers
 from helenite.master.mutations import Copy, Mutation, Outcome, encode_path, script_call
 from helenite.master.store import Store
 from helenite.master.stored import (
@@ -36,7 +37,6 @@ from helenite.master.stored import (
     decode_page,
     decode_replicas,
     decode_server,
-    decode_servers,
     decode_stored,
     decode_totals,
     decode_trashed,
@@ -195,7 +195,7 @@ class Namespace:
     def locate(self, handles: Many[ChunkHandle]) -> list[tuple[ChunkHandle, tuple[ServerId, ...]]]:
         """The replicas of chunks, none for those that are not in the table."""
         (found,) = self._store.run("locate", {"handles": handles})
-        return [(handle, decode_servers(packed)) for handle, packed in zip(handles, found, strict=True)]
+        return [(handle, unpack_servers(packed)) for handle, packed in zip(handles, found, strict=True)]
 
     def add_replicas(self, handles: Many[ChunkHandle], server: ServerId, epoch: int) -> list[bool]:
         """Note that a server holds chunks; False for those that the table does not know, or no longer wants there."""
@@ -221,6 +221,15 @@ class Namespace:
         """A page of the chunk table in rising order, without chunks that are being freed; cursor 0 begins and ends."""
         following, flat = self._store.run("scan_chunks", {"cursor": cursor})
         return decode_replicas(flat), following
+
+    def chunks(self) -> Iterator[tuple[ChunkHandle, tuple[ServerId, ...]]]:
+        """The whole chunk table, page by page."""
+        cursor = 0
+        while True:
+            page, cursor = self.scan_chunks(cursor)
+            yield from page
+            if cursor == 0:
+                return
 
     # Garbage collection
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from helenite.master.membership import Membership
 from helenite.master.namespace import Namespace
 from helenite.master.pace import Pace
 from helenite.master.rebalance import MovePlan, plan_moves
-from helenite.master.repair import Chunk, CopyOrder, count_dependent, next_orders, plan_repairs
+from helenite.master.repair import CopyOrder, count_dependent, next_orders, plan_repairs
 from helenite.master.stored import Needed, Progress
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class Repairer:
 
     def count_dependent(self, leaving: ServerId) -> int:
         """Chunks that would lack replicas without this server."""
-        return count_dependent(self._chunks(), leaving, self._membership.servers(), self.goals.replicas)
+        return count_dependent(self._namespace.chunks(), leaving, self._membership.servers(), self.goals.replicas)
 
     def _end(self, handle: ChunkHandle, server: ServerId) -> CopyOrder | None:
         """The order, if it was one, is over."""
@@ -194,7 +194,7 @@ class Repairer:
         """Plan anew; whether there is anything to do."""
         try:
             under_way = self._under_way(servers)
-            plan = plan_repairs(self._chunks(), servers, self.goals.replicas, under_way, self._rng)
+            plan = plan_repairs(self._namespace.chunks(), servers, self.goals.replicas, under_way, self._rng)
             repairs = [order for order in under_way.values() if order.drop is None]
             moves = MovePlan((), is_active=False, waiting=0)
             if not plan.copies and not plan.drops and not repairs:
@@ -229,7 +229,7 @@ class Repairer:
     def _plan_moves(self, servers: list[Chunkserver], under_way: dict[ChunkHandle, CopyOrder]) -> MovePlan:
         with self._lock:
             is_active = self._moves.is_active
-        whole = (chunk for chunk in self._chunks() if len(chunk[1]) == self.goals.replicas)
+        whole = (chunk for chunk in self._namespace.chunks() if len(chunk[1]) == self.goals.replicas)
         return plan_moves(whole, servers, under_way.values(), self.goals.chunk_bytes, is_active=is_active)
 
     def _publish(self, ttl_s: int) -> None:
@@ -242,14 +242,6 @@ class Repairer:
             self._namespace.publish_progress((repair, rebalance), ttl_s)
         except HeleniteError as error:
             log.warning("progress cannot be shown: %s", error)
-
-    def _chunks(self) -> Iterator[Chunk]:
-        cursor = 0
-        while True:
-            page, cursor = self._namespace.scan_chunks(cursor)
-            yield from page
-            if cursor == 0:
-                return
 
     def _forget_orders(self) -> None:
         with self._lock:

@@ -217,14 +217,8 @@ class Reports:
     def _missing_of(self, report: Report, limit: int) -> array[int]:
         assert report.first is not None
         held = array("Q", sorted(report.held)) if not _is_sorted(report.held) else report.held
-        missing = array("Q")
-        cursor = 0
-        while True:
-            page, cursor = self._namespace.scan_chunks(cursor)
-            named = (handle for handle, servers in page if report.server in servers)
-            missing.extend(find_missing(named, held, report.first.last_handle))
-            if cursor == 0 or len(missing) >= limit:
-                return missing[:limit]
+        named = (handle for handle, servers in self._namespace.chunks() if report.server in servers)
+        return array("Q", islice(find_missing(named, held, report.first.last_handle), limit))
 
 
 def _is_sorted(handles: array[int]) -> bool:

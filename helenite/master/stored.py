@@ -17,7 +17,6 @@ from helenite.core.model import (
     Chunkserver,
     Entry,
     EntryId,
-    Kind,
     Lock,
     LockScope,
     Sequence,
@@ -25,9 +24,8 @@ from helenite.core.model import (
     ServerState,
     Trashed,
 )
-from helenite.core.record import decode_record
-
-_KINDS = {1: Kind.FILE, 2: Kind.DIRECTORY}
+from helenite.core.record import KIND_BY_CODE, decode_record
+from helenite.core.wire import pack_servers, unpack_servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class Needed:
 
     def packed(self) -> dict[str, Any]:
         """As the scripts take it."""
-        return {"keep": self.keep, "alive": b"".join(server.to_bytes(2, "big") for server in self.alive)}
+        return {"keep": self.keep, "alive": pack_servers(self.alive)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +172,9 @@ def decode_change(element: tuple[bytes, list[bytes]]) -> Change:
         path.decode(),
         source.decode(),
         EntryId(entry_id),
-        _KINDS[kind],
+        KIND_BY_CODE[kind],
         tuple(map(EntryId, ids)),
-        _KINDS[replaced[0]] if replaced else None,
+        KIND_BY_CODE[replaced[0]] if replaced else None,
     )
 
 
@@ -186,7 +184,7 @@ def decode_trashed(item_id: bytes, packed: bytes) -> Trashed:
     return Trashed(
         int(item_id),
         "/" + "/".join(name.decode() for name in names),
-        _KINDS[item[b"record"][0]],
+        KIND_BY_CODE[item[b"record"][0]],
         item[b"bytes"],
         item[b"principal"].decode(),
         item[b"deleted_at_ms"],
@@ -233,11 +231,7 @@ def decode_server(server_id: bytes, packed: bytes) -> Chunkserver:
 
 def decode_replicas(flat: list[Any]) -> list[tuple[ChunkHandle, tuple[ServerId, ...]]]:
     """Pairs from handle, packed ids, ..."""
-    return [(ChunkHandle(h), decode_servers(packed)) for h, packed in zip(flat[::2], flat[1::2], strict=True)]
-
-
-def decode_servers(packed: bytes) -> tuple[ServerId, ...]:
-    return tuple(ServerId(int.from_bytes(packed[at : at + 2], "big")) for at in range(0, len(packed), 2))
+    return [(ChunkHandle(h), unpack_servers(packed)) for h, packed in zip(flat[::2], flat[1::2], strict=True)]
 
 
 def decode_user(name: bytes, packed: bytes) -> User:

@@ -7,6 +7,8 @@ Thread-safe: one lock lets one walk run at a time.
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from helenite.core.clock import Clock
@@ -28,10 +30,11 @@ class ChunkHealth:
     lost: int
 
 
-def count_health(replicas: list[tuple[ServerId, ...]], living: frozenset[ServerId], target: int) -> ChunkHealth:
+def count_health(replicas: Iterable[tuple[ServerId, ...]], living: frozenset[ServerId], target: int) -> ChunkHealth:
     """Judge each chunk by its replicas on living servers; `target` is what the cluster can hold now. Pure."""
-    counts = [sum(server in living for server in servers) for servers in replicas]
-    return ChunkHealth(len(counts), sum(0 < count < target for count in counts), counts.count(0))
+    counts = Counter(sum(server in living for server in servers) for servers in replicas)
+    lacking = sum(chunks for count, chunks in counts.items() if 0 < count < target)
+    return ChunkHealth(counts.total(), lacking, counts[0])
 
 
 class Survey:
@@ -60,13 +63,4 @@ class Survey:
         servers = self._membership.servers()
         living = frozenset(server.id for server in servers if server.state is not ServerState.DEAD)
         target = min(self._target, len(servers))
-        sums = ChunkHealth(0, 0, 0)
-        cursor = 0
-        while True:
-            page, cursor = self._namespace.scan_chunks(cursor)
-            found = count_health([servers for _, servers in page], living, target)
-            sums = ChunkHealth(
-                sums.total + found.total, sums.under_replicated + found.under_replicated, sums.lost + found.lost
-            )
-            if cursor == 0:
-                return sums
+        return count_health((servers for _, servers in self._namespace.chunks()), living, target)
