@@ -22,12 +22,10 @@ from dataclasses import dataclass, field
 from helenite.client.coherence import TABLE_BYTES
 from helenite.config import GatewaySettings
 from helenite.core.errors import ConfigurationError
-from helenite.core.process import die_with_parent, start_logging, tell_ready
+from helenite.core.process import CONFIGURATION_EXIT, die_with_parent, start_logging, tell_ready
 
 log = logging.getLogger("webdav")
 
-CONFIGURATION_EXIT = 2
-"""A worker that ends with this status was misconfigured: starting it again would not help."""
 BACKOFF_MIN_S = 0.2
 BACKOFF_MAX_S = 5.0
 STEADY_S = 10.0

@@ -7,7 +7,6 @@ main thread waits for SIGTERM; accepting and serving happen in threads.
 from __future__ import annotations
 
 import logging
-import socket
 import sys
 import threading
 from dataclasses import dataclass
@@ -20,7 +19,15 @@ from helenite.config import GatewaySettings
 from helenite.core.clock import Clock
 from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
 from helenite.core.pb import master_pb2
-from helenite.core.process import Worker, die_with_parent, start_logging, stop_event_on_signals, tell_ready
+from helenite.core.process import (
+    CONFIGURATION_EXIT,
+    Worker,
+    die_with_parent,
+    start_logging,
+    stop_event_on_signals,
+    tell_ready,
+)
+from helenite.core.serving import reachable_host
 from webdav.app import Application
 from webdav.auth import Users
 from webdav.server import LazyTls, Server
@@ -54,7 +61,7 @@ def is_loopback(host: str) -> bool:
 
 
 def run(settings: GatewaySettings, place: Place) -> int:
-    """Serve until SIGTERM; 2 when the configuration makes that impossible."""
+    """Serve until SIGTERM; CONFIGURATION_EXIT when the configuration makes that impossible."""
     start_logging(settings.log_level)
     stopping = stop_event_on_signals()
     die_with_parent(place.parent_pid)
@@ -63,7 +70,7 @@ def run(settings: GatewaySettings, place: Place) -> int:
             serve(settings, place, file_system, stopping)
     except (ConfigurationError, OSError) as error:
         print(f"webdav: {error}", file=sys.stderr)  # noqa: T201 - the sentence that a person must see
-        return 2
+        return CONFIGURATION_EXIT
     return 0
 
 
@@ -117,10 +124,8 @@ def _demand_users(file_system: FileSystem, place: Place, stopping: threading.Eve
 
 
 def _announce(file_system: FileSystem, place: Place, ending: threading.Event) -> None:
-    host = socket.gethostname() if place.host in {"0.0.0.0", "::"} else place.host
-    request = master_pb2.AnnounceRequest(
-        id=place.gateway_id, address=f"{host}:{place.port}", pid=place.parent_pid, kind="gateway"
-    )
+    address = f"{reachable_host(place.host)}:{place.port}"
+    request = master_pb2.AnnounceRequest(id=place.gateway_id, address=address, pid=place.parent_pid, kind="gateway")
     while True:
         try:
             file_system.rpc.cluster("Announce", request, ANNOUNCE_S)

@@ -23,8 +23,15 @@ from helenite.core.clock import Clock
 from helenite.core.descriptors import raise_descriptor_limit
 from helenite.core.errors import ConfigurationError, DuplicateServerError, ForeignClusterError, HeleniteError
 from helenite.core.pb.chunkserver_pb2_grpc import add_ControlServicer_to_server
-from helenite.core.process import Worker, die_with_parent, start_logging, stop_event_on_signals, tell_ready
-from helenite.core.serving import bind_grpc, make_grpc_server
+from helenite.core.process import (
+    CONFIGURATION_EXIT,
+    Worker,
+    die_with_parent,
+    start_logging,
+    stop_event_on_signals,
+    tell_ready,
+)
+from helenite.core.serving import bind_grpc, make_grpc_server, reachable_host
 
 log = logging.getLogger("helenite.chunkserver")
 STOP_GRACE_S = 1.0
@@ -33,12 +40,12 @@ COMPACT_S = 10.0
 
 
 def main() -> int:
-    """Serve until SIGTERM; 2 for what a person must change, 1 for what may pass, such as a disk that fails."""
+    """Serve until SIGTERM; the exit status, which is 1 for what may pass, such as a disk that fails."""
     try:
         settings = ChunkserverSettings.from_env(environment())
     except ConfigurationError as error:
         print(f"helenite.chunkserver: {error}", file=sys.stderr)
-        return 2
+        return CONFIGURATION_EXIT
     start_logging(settings.log_level)
     stopping = stop_event_on_signals()
     raise_descriptor_limit()
@@ -60,7 +67,7 @@ def main() -> int:
         if stopping.is_set() and not isinstance(error, DuplicateServerError):
             return 0
         print(f"helenite.chunkserver: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigurationError | ForeignClusterError) else 1
+        return CONFIGURATION_EXIT if isinstance(error, ConfigurationError | ForeignClusterError) else 1
     return 0
 
 
@@ -116,9 +123,8 @@ def _compact(store: ChunkStore, ending: threading.Event) -> None:
 
 
 def _advertised(settings: ChunkserverSettings, listen: str) -> str:
-    """The host that others reach us at: as set, else where we listen, else this machine's name."""
-    host = listen.rpartition(":")[0]
-    return settings.advertise_host or (socket.gethostname() if host in {"0.0.0.0", "[::]"} else host)
+    """The host that others reach us at."""
+    return settings.advertise_host or reachable_host(listen.rpartition(":")[0])
 
 
 if __name__ == "__main__":

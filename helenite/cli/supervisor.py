@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helenite.core.errors import ConfigurationError, UnavailableError
+from helenite.core.process import CONFIGURATION_EXIT
 
 log = logging.getLogger(__name__)
 
-CONFIGURATION_EXIT = 2
-"""A child that ends with this status was misconfigured: starting it again would not help."""
 BACKOFF_MIN_S = 0.2
 BACKOFF_MAX_S = 5.0
 STEADY_S = 10.0

@@ -7,11 +7,11 @@ import sys
 from helenite.client.filesystem import FileSystem
 from helenite.config import ApiSettings, environment
 from helenite.core.errors import ConfigurationError
-from helenite.core.process import start_logging
+from helenite.core.process import CONFIGURATION_EXIT, start_logging
 
 
 def main() -> int:
-    """Serve until SIGTERM; 2 for a wrong setting."""
+    """Serve until SIGTERM; the exit status."""
     try:
         settings = ApiSettings.from_env(environment())
         try:
@@ -22,7 +22,7 @@ def main() -> int:
             raise ConfigurationError(f"{error.name} is not installed: pip install 'helenite[api]'") from error
     except ConfigurationError as error:
         print(f"helenite.client: {error}", file=sys.stderr)
-        return 2
+        return CONFIGURATION_EXIT
     start_logging(settings.log_level)
     host, _, port = settings.listen.rpartition(":")
     with FileSystem(settings) as cluster:

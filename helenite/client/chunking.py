@@ -135,6 +135,11 @@ def find_run(planned: Iterable[Planned]) -> int:
     return next((part.run_bytes for part in planned if isinstance(part, Repeated)), 0)
 
 
+def count_written(planned: Sequence[Planned]) -> int:
+    """Bytes that are to be written into chunks of the new revision's own, the run of zeros among them."""
+    return find_run(planned) + sum(part.length for part in planned if not isinstance(part, Shared | Repeated))
+
+
 def resolve_splice(planned: Sequence[Planned], written: tuple[Extent, ...]) -> tuple[Extent, ...]:
     """The extents of the new revision; `written` hold the run of zeros and all that was not shared, in order."""
     slicer, at = Slicer(written), find_run(planned)
@@ -227,5 +232,4 @@ def _extent_count(planned: tuple[Planned, ...], chunk_bytes: int) -> int:
     repeated = sum(-(-part.length // part.run_bytes) for part in planned if isinstance(part, Repeated))
     is_written = [not isinstance(part, Shared | Repeated) for part in planned]
     runs = sum(is_written[index] and (index == 0 or not is_written[index - 1]) for index in range(len(planned)))
-    written = find_run(planned) + sum(part.length for part in planned if not isinstance(part, Shared | Repeated))
-    return shared + repeated + runs + written // chunk_bytes
+    return shared + repeated + runs + count_written(planned) // chunk_bytes

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError, Message
 
-from helenite.core.errors import HeleniteError, ProtocolError, error_from_code
+from helenite.core.errors import HeleniteError, ProtocolError, pack_error, unpack_error
 from helenite.core.pb import common_pb2, master_pb2
 
 HEADER = struct.Struct(">BI")
@@ -71,7 +71,7 @@ def encode_reply(reply: Message) -> bytes:
 
 
 def encode_failure(error: HeleniteError) -> bytes:
-    return _frame(_FAILED, f"{error.code}\0{error}".encode())
+    return _frame(_FAILED, pack_error(error))
 
 
 def parse_reply(name: str, status: int, payload: bytes) -> Message:
@@ -80,8 +80,7 @@ def parse_reply(name: str, status: int, payload: bytes) -> Message:
         return _parse(VERBS[CODES[name]].reply, payload)
     if status != _FAILED:
         raise ProtocolError(f"unknown status {status}")
-    code, _, sentence = payload.decode(errors="replace").partition("\0")
-    raise error_from_code(code, sentence)
+    raise unpack_error(payload)
 
 
 def _frame(code: int, payload: bytes) -> bytes:

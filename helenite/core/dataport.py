@@ -15,7 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from helenite.core import frames
-from helenite.core.errors import DeadlineExceededError, ForeignClusterError, ProtocolError, UnavailableError
+from helenite.core.errors import (
+    DeadlineExceededError,
+    ForeignClusterError,
+    ProtocolError,
+    UnavailableError,
+    unpack_error,
+)
 from helenite.core.frames import (
     FRAME,
     GREETING_BYTES,
@@ -192,7 +198,7 @@ class DataConnection:
             raise ProtocolError(f"{self._peer} answered {frame.verb.name} to {verb.name}")
         meta = bytes(self._take(frame.meta_length, deadline))
         if frame.status:
-            raise frames.parse_error(meta)
+            raise unpack_error(meta)
         try:
             return meta, self._stream.take_over(frame.payload_length, deadline)
         except OSError as error:

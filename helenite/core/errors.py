@@ -212,6 +212,17 @@ def _subclasses(cls: type[HeleniteError]) -> list[type[HeleniteError]]:
 ERROR_BY_CODE: dict[str, type[HeleniteError]] = {cls.code: cls for cls in _subclasses(HeleniteError)}
 
 
+def pack_error(error: HeleniteError) -> bytes:
+    """`code NUL sentence`, as errors travel on the data port and the call port."""
+    return f"{error.code}\0{error}".encode()
+
+
+def unpack_error(packed: bytes) -> HeleniteError:
+    """The error that the other side raised."""
+    code, _, sentence = packed.decode(errors="replace").partition("\0")
+    return error_from_code(code, sentence)
+
+
 def error_from_code(code: str, message: str) -> HeleniteError:
     """Rebuild the error that the other side raised; an unknown code becomes the base class."""
     return ERROR_BY_CODE.get(code, HeleniteError)(message)

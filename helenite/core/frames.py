@@ -43,7 +43,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from helenite.core.errors import BadCapabilityError, HeleniteError, ProtocolError, error_from_code
+from helenite.core.errors import BadCapabilityError, HeleniteError, ProtocolError, pack_error
 from helenite.core.model import CHUNK_BYTES_MAX, SEGMENT_CHUNK_BYTES_MAX, ChunkHandle, ServerId
 
 FRAME = struct.Struct(">BBHIQ")
@@ -194,13 +194,7 @@ def parse_frame(header: bytes | bytearray | memoryview) -> Frame:
 
 
 def encode_error(verb: Verb, error: HeleniteError) -> bytes:
-    meta = f"{error.code}\0{error}".encode()[:META_BYTES_MAX]
-    return encode_frame(verb, meta, 0, 1)
-
-
-def parse_error(meta: bytes) -> HeleniteError:
-    code, _, message = meta.decode(errors="replace").partition("\0")
-    return error_from_code(code, message)
+    return encode_frame(verb, pack_error(error)[:META_BYTES_MAX], 0, 1)
 
 
 def encode_write(request: WriteRequest) -> bytes:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
+CONFIGURATION_EXIT = 2
+"""The status of a process that a person must change something for: whoever supervises it does not start it again."""
 STOPPING = frozenset({signal.SIGINT, signal.SIGTERM})
 
 

@@ -1,10 +1,11 @@
-"""gRPC servers and channels with the project's limits.
+"""gRPC servers and channels with the project's limits, and the address that a server is known by.
 
 Used by the `__main__` of each service and by those who call one. Create everything here after the fork.
 """
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -24,6 +25,11 @@ GRPC_OPTIONS: list[tuple[str, int]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 ]
+
+
+def reachable_host(host: str) -> str:
+    """Where others reach who listens on `host`: there, or at this machine's name when it listens everywhere."""
+    return socket.gethostname() if host in {"0.0.0.0", "::", "[::]"} else host
 
 
 def make_grpc_server(threads: int) -> grpc.Server:

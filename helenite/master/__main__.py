@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -26,8 +25,15 @@ from helenite.core.pb.master_pb2_grpc import (
     add_ClusterServicer_to_server,
     add_NamespaceServicer_to_server,
 )
-from helenite.core.process import Worker, die_with_parent, start_logging, stop_event_on_signals, tell_ready
-from helenite.core.serving import bind_grpc, make_grpc_server
+from helenite.core.process import (
+    CONFIGURATION_EXIT,
+    Worker,
+    die_with_parent,
+    start_logging,
+    stop_event_on_signals,
+    tell_ready,
+)
+from helenite.core.serving import bind_grpc, make_grpc_server, reachable_host
 from helenite.master.admin_service import AdminService, total_usage
 from helenite.master.allocator import Allocator, Rules
 from helenite.master.backup import BackupSchedule
@@ -49,12 +55,12 @@ STOP_GRACE_S = 2.0
 
 
 def main() -> int:
-    """Serve until SIGTERM; 2 for a wrong setting."""
+    """Serve until SIGTERM; the exit status."""
     try:
         settings = MasterSettings.from_env(os.environ)
     except ConfigurationError as error:
         print(f"helenite.master: {error}", file=sys.stderr)
-        return 2
+        return CONFIGURATION_EXIT
     start_logging(settings.log_level)
     stopping = stop_event_on_signals()
     if settings.supervised:
@@ -63,7 +69,7 @@ def main() -> int:
         serve(settings, stopping)
     except (HeleniteError, OSError) as error:
         print(f"helenite.master: {error}", file=sys.stderr)
-        return 2
+        return CONFIGURATION_EXIT
     return 0
 
 
@@ -158,7 +164,6 @@ def make_server(
     """A gRPC server with all services, not yet started."""
     server = make_grpc_server(settings.threads)
     namespace, membership = parts.namespace, parts.membership
-
     admin = AdminService(namespace, membership, parts.leadership, parts.repairer, parts.reports, parts.survey)
     backups = BackupSchedule(membership, settings.dump_s, Clock())
     cluster = ClusterService(namespace, membership, parts.leadership, parts.repairer, parts.reports, backups)
@@ -181,8 +186,7 @@ def serve(settings: MasterSettings, stopping: threading.Event) -> None:
     place = next((port.address for port in call_ports), master_pb2.CallPort())
     server, healthy = make_server(settings, parts, verbs, place)
     port = bind_grpc(server, settings.listen)
-    host = settings.listen.rpartition(":")[0]
-    address = settings.advertise or f"{socket.gethostname() if host in {'0.0.0.0', '[::]'} else host}:{port}"
+    address = settings.advertise or f"{reachable_host(settings.listen.rpartition(':')[0])}:{port}"
 
     def announce(ending: threading.Event) -> None:
         while True:

@@ -15,9 +15,7 @@ from helenite.client.chunking import (
     Kept,
     Part,
     Planned,
-    Repeated,
-    Shared,
-    find_run,
+    count_written,
     resolve_splice,
 )
 from helenite.core import errors
@@ -67,7 +65,7 @@ class Contents:
 
     def lay_out(self, entry: Entry, planned: tuple[Planned, ...]) -> None:
         """Give it extents as a writer would: what is not shared in chunks of its own."""
-        written = find_run(planned) + sum(part.length for part in planned if not isinstance(part, Shared | Repeated))
+        written = count_written(planned)
         chunks = tuple(
             Extent(ChunkHandle(next(self._handles)), 0, min(DEFAULT_CHUNK_BYTES, written - at))
             for at in range(0, written, DEFAULT_CHUNK_BYTES)
