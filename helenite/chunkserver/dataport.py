@@ -12,10 +12,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from helenite.chunkserver.forwarding import Hops
 from helenite.chunkserver.session import TRANSFER_S, Session
 from helenite.chunkserver.store import ChunkStore
 from helenite.core import frames
+from helenite.core.dataport import IdleConnections
 from helenite.core.errors import ConfigurationError
 from helenite.core.sessions import Sessions
 from helenite.core.stream import Stream
@@ -34,7 +34,7 @@ class DataPort:
         self._store = store
         self._sessions = Sessions("data", self._serve, connections_max, on_crash)
         self._key = b""
-        self._hops = Hops()
+        self._hops = IdleConnections()
         self._socket_path: Path | None = None
         self._private: tempfile.TemporaryDirectory[str] | None = None
 

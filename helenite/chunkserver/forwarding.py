@@ -1,4 +1,4 @@
-"""The next hop of a replication chain: pooled connections to it, and a WRITE passed on while it arrives.
+"""The next hop of a replication chain: a WRITE passed on while it arrives, over a connection that is kept.
 
 Used by `session`. A hop that fails or hangs is left out of the acknowledgements and never fails the local replica. The
 thread that forwards waits only for its own connection to the next hop, never for a pool, so chains that run in circles
@@ -8,12 +8,11 @@ cannot block each other.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from helenite.core.dataport import DataConnection
+from helenite.core.dataport import DataConnection, IdleConnections
 from helenite.core.errors import HeleniteError
 from helenite.core.frames import Ack, Target, WriteRequest
 from helenite.core.model import ServerId
@@ -21,8 +20,6 @@ from helenite.core.model import ServerId
 log = logging.getLogger(__name__)
 
 CONNECT_S = 2.0
-IDLE_MAX = 16
-"""Idle connections kept to each server; each costs a sleeping thread there."""
 PATIENCE_MAX_S = 120.0
 """Whatever a sender says it will wait; even 64 MiB over a poor network do not take longer."""
 MARGIN_S = 0.5
@@ -31,47 +28,10 @@ STALL_SHARE = 1 / 3
 """A hop that does not take one piece within this share of the patience hangs; the rest is for what waited meanwhile."""
 
 
-class Hops:
-    """Idle connections to other chunkservers. Thread-safe: one lock guards them."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._idle: dict[ServerId, list[DataConnection]] = {}
-        self._is_closed = False
-
-    def take(self, target: Target, timeout_s: float) -> DataConnection:
-        """A connection that stands, kept or new: a kept one may have died with its server's last process."""
-        while True:
-            with self._lock:
-                idle = self._idle.get(target.server)
-                connection = idle.pop() if idle else None
-            if connection is None:
-                return DataConnection.connect(target.server, target.address, target.socket, None, timeout_s)
-            if connection.is_usable():
-                return connection
-            connection.close()
-
-    def give_back(self, server: ServerId, connection: DataConnection) -> None:
-        with self._lock:
-            idle = self._idle.setdefault(server, [])
-            if not self._is_closed and len(idle) < IDLE_MAX:
-                idle.append(connection)
-                return
-        connection.close()
-
-    def close(self) -> None:
-        with self._lock:
-            self._is_closed = True
-            kept = [connection for idle in self._idle.values() for connection in idle]
-            self._idle.clear()
-        for connection in kept:
-            connection.close()
-
-
 class Forward:
     """The rest of a chain, as seen from one hop: pieces out, acknowledgements back. Trouble is noted, not raised."""
 
-    def __init__(self, hops: Hops, request: WriteRequest) -> None:
+    def __init__(self, hops: IdleConnections, request: WriteRequest) -> None:
         patience_s = min(request.patience_ms / 1000, PATIENCE_MAX_S)
         self._deadline = time.monotonic() + patience_s - min(MARGIN_S, patience_s / 4)
         self._stall_s = patience_s * STALL_SHARE
@@ -84,7 +44,9 @@ class Forward:
             self._attempt(lambda: self._start(first, replace(request, targets=tuple(rest))))
 
     def _start(self, target: Target, request: WriteRequest) -> None:
-        self._connection = self._hops.take(target, min(CONNECT_S, self._stall_s))
+        self._connection = self._hops.take(target.server) or DataConnection.connect(
+            target.server, target.address, target.socket, None, min(CONNECT_S, self._stall_s)
+        )
         onward = replace(request, patience_ms=max(0, int(self._left_s() * 1000)))
         self._connection.start_write(onward, self._stall_s)
 

@@ -13,11 +13,12 @@ import os
 import socket
 
 from helenite.chunkserver.disk import DISK_REFUSES
-from helenite.chunkserver.forwarding import Forward, Hops
+from helenite.chunkserver.forwarding import Forward
 from helenite.chunkserver.layout import covering_blocks
 from helenite.chunkserver.store import ChunkStore, Replica, Sink
 from helenite.core import frames
 from helenite.core.checksum import BlockChecksums, block_count, digest
+from helenite.core.dataport import IdleConnections
 from helenite.core.errors import ChunkExistsError, HeleniteError, InvalidRequestError, ProtocolError
 from helenite.core.frames import FRAME, Ack, Frame, OpenRequest, RangeReply, ReadRequest, SmallChunk, Verb, WriteRequest
 from helenite.core.model import BLOCK_BYTES, MIB, ChunkHandle
@@ -35,7 +36,7 @@ _MORE = getattr(socket, "MSG_MORE", 0)
 class Session:
     """The server's end of one connection, greeted already."""
 
-    def __init__(self, connection: Stream, store: ChunkStore, key: bytes, hops: Hops) -> None:
+    def __init__(self, connection: Stream, store: ChunkStore, key: bytes, hops: IdleConnections) -> None:
         self._stream = connection
         self._store = store
         self._key = key

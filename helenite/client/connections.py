@@ -1,7 +1,7 @@
 """The chunkservers as a client knows them: their addresses, pooled data connections, who failed lately.
 
-Used by `pool`. It knows nothing of files or of which replica to choose. Thread-safe: one lock guards the table, the
-idle connections and the suspicions; connecting and transferring happen outside it.
+Used by `pool`. It knows nothing of files or of which replica to choose. Thread-safe: one lock guards the table and
+the suspicions; connecting and transferring happen outside it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import grpc
 
 from helenite.client.retry import SUSPECT_S
 from helenite.client.rpc import MasterRpc
-from helenite.core.dataport import DataConnection
+from helenite.core.dataport import DataConnection, IdleConnections
 from helenite.core.errors import BadCapabilityError, ProtocolError, UnavailableError
 from helenite.core.model import ChunkHandle, Chunkserver, ServerId
 from helenite.core.pb import common_pb2
@@ -28,8 +28,6 @@ from helenite.core.wire import chunkserver_from_message, error_from_rpc
 
 log = logging.getLogger(__name__)
 
-IDLE_MAX = 16
-"""Idle connections kept for each chunkserver: as many as requests are usually in flight in one process."""
 TABLE_AGE_S = 30.0
 """A table older than this is fetched again when it is next needed."""
 CONNECT_S = 2.0
@@ -42,21 +40,15 @@ class Connections:
 
     def __init__(self, rpc: MasterRpc) -> None:
         self._rpc = rpc
+        self._idle = IdleConnections()
         self._lock = threading.Lock()  # guards everything below
         self._table: dict[ServerId, Chunkserver] = {}
         self._near: frozenset[ServerId] = frozenset()
         self._fetched_at = float("-inf")
-        self._idle: dict[ServerId, list[DataConnection]] = {}
         self._suspect_until: dict[ServerId, float] = {}
-        self._closed = False
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            idle = [connection for kept in self._idle.values() for connection in kept]
-            self._idle.clear()
-        for connection in idle:
-            connection.close()
+        self._idle.close()
 
     def server(self, server: ServerId) -> Chunkserver:
         """The server's addresses; UnavailableError when no master has heard of it."""
@@ -86,32 +78,18 @@ class Connections:
         with self._lock:
             self._suspect_until[server] = time.monotonic() + SUSPECT_S
             self._fetched_at = float("-inf")
-            dropped = self._idle.pop(server, [])
-        for connection in dropped:
-            connection.close()
+        self._idle.drop(server)
 
     def take(self, server: ServerId, timeout_s: float) -> DataConnection:
         """A connection for one request; the caller gives it back or closes it."""
-        while (connection := self._pop_idle(server)) is not None:
-            if connection.is_usable():
-                return connection
-            connection.close()
+        if (connection := self._idle.take(server)) is not None:
+            return connection
         known = self.server(server)
         return DataConnection.connect(server, known.data_address, known.data_socket, None, min(timeout_s, CONNECT_S))
 
-    def _pop_idle(self, server: ServerId) -> DataConnection | None:
-        with self._lock:
-            idle = self._idle.get(server)
-            return idle.pop() if idle else None
-
     def give_back(self, server: ServerId, connection: DataConnection) -> None:
         """Keep a connection whose request has ended well."""
-        with self._lock:
-            idle = self._idle.setdefault(server, [])
-            if not self._closed and len(idle) < IDLE_MAX:
-                idle.append(connection)
-                return
-        connection.close()
+        self._idle.give_back(server, connection)
 
     @contextmanager
     def borrow(self, server: ServerId, timeout_s: float) -> Iterator[DataConnection]:
@@ -145,7 +123,6 @@ class Connections:
                 for server, was in self._table.items()
                 if (now := table.get(server)) is None or now.data_address != was.data_address
             ]
-            stale = [connection for server in moved for connection in self._idle.pop(server, [])]
             self._table, self._near, self._fetched_at = table, near, time.monotonic()
-        for connection in stale:
-            connection.close()
+        for server in moved:
+            self._idle.drop(server)

@@ -1,14 +1,16 @@
 """A connection to a chunkserver's data port: sends the requests of `core.frames` and receives their replies.
 
 Used by the client library and by chunkservers among themselves (chains, replication). One request at a time; a
-connection belongs to one thread. Transport trouble closes it and raises UnavailableError, DeadlineExceededError or
-ProtocolError; a refusal by the server raises the server's error and leaves the connection usable.
+connection belongs to one thread, or to nobody while it is idle. Transport trouble closes it and raises
+UnavailableError, DeadlineExceededError or ProtocolError; a refusal by the server raises the server's error and leaves
+the connection usable.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Sequence as Many
 from dataclasses import replace
@@ -35,6 +37,8 @@ from helenite.core.frames import (
 from helenite.core.model import ServerId
 from helenite.core.stream import Buffer, Stream
 
+IDLE_MAX = 16
+"""Kept to each server: as many as requests are usually in flight in one process. Each costs a sleeping thread there."""
 CONNECTED_S = 5.0
 """Longest wait on a new connection, until a request brings its own deadline."""
 
@@ -222,6 +226,49 @@ class DataConnection:
         if isinstance(error, TimeoutError):
             return DeadlineExceededError(f"{self._peer} did not answer in time")
         return UnavailableError(f"{self._peer} ended the connection{f': {error.strerror}' if error.strerror else ''}")
+
+
+class IdleConnections:
+    """Connections that wait for their next request, a few for each server. Thread-safe: one lock guards them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[ServerId, list[DataConnection]] = {}
+        self._is_closed = False
+
+    def take(self, server: ServerId) -> DataConnection | None:
+        """One that stands: a kept one may have died with its server's last process."""
+        while True:
+            with self._lock:
+                idle = self._idle.get(server)
+                connection = idle.pop() if idle else None
+            if connection is None or connection.is_usable():
+                return connection
+            connection.close()
+
+    def give_back(self, server: ServerId, connection: DataConnection) -> None:
+        """Keep a connection whose request has ended well."""
+        with self._lock:
+            idle = self._idle.setdefault(server, [])
+            if not self._is_closed and len(idle) < IDLE_MAX:
+                idle.append(connection)
+                return
+        connection.close()
+
+    def drop(self, server: ServerId) -> None:
+        """It has failed, or is elsewhere by now."""
+        with self._lock:
+            dropped = self._idle.pop(server, [])
+        for connection in dropped:
+            connection.close()
+
+    def close(self) -> None:
+        """Keep none from now on."""
+        with self._lock:
+            self._is_closed = True
+            servers = list(self._idle)
+        for server in servers:
+            self.drop(server)
 
 
 def write_parts(request: WriteRequest, payload: Many[Buffer], deadline_s: float) -> list[Buffer]:
