@@ -1,4 +1,4 @@
--- prelude: script tree locks content
+-- prelude: script tree locks content target
 -- Copy a file, or a directory without its members, in one step. A whole directory is first copied into a detached
 -- one by copy_step.lua; this script begins that (it checks everything, so that what must fail fails early) and, run
 -- again with `staged`, attaches the result.
@@ -26,12 +26,8 @@ return run_once(function()
   must_exist(source)
   local is_tree = is_directory(source.record) and not request.is_shallow
   if is_tree or not contains(target.ids, id_of(source.record)) then refuse_cycle(source, target) end
-  parent_must_exist(target)
-  check_condition(target, request.target_condition)
-  local old = target.record
-  if old and not request.overwrite then fail('precondition_failed', target.path .. ' exists') end
-  require_parent_token(target, now)
-  if old then require_tree_tokens(target, now) end
+  check_target(target)
+  require_target_tokens(target, now)
   if is_tree then
     if not request.staged then return begin_staging(source, now) end
     check_staged(source)
@@ -48,16 +44,11 @@ return run_once(function()
     start_totals(id, sequence)
   end
   local files, directories, bytes = weigh(record)
-  if old then
-    local f, d, b = weigh(old)
-    files, directories, bytes = files - f, directories - d, bytes - b
-    hand_over_locks(old, record)
-    drop_tree_locks(old)
-    bury(target, request.target, sequence, now)
-  end
+  local old = target.record
+  local old_files, old_directories, old_bytes = displace(target, record, sequence, now)
   put_record(target, record)
   touch_parent(target, now)
-  add_totals(target.ids, sequence, files, directories, bytes)
+  add_totals(target.ids, sequence, files - old_files, directories - old_directories, bytes - old_bytes)
   announce(sequence, 'copy', target, source.path, record, target.ids, old)
   return outcome(target, record, not old, sequence)
 end)

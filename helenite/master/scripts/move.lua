@@ -1,4 +1,4 @@
--- prelude: script tree locks content
+-- prelude: script tree locks content target
 -- Rename. What stood at the target goes to the trash; locks stay behind (RFC 4918 section 7.6).
 
 return run_once(function()
@@ -7,14 +7,10 @@ return run_once(function()
   check_condition(source, request.condition)
   must_exist(source)
   refuse_cycle(source, target)
-  parent_must_exist(target)
-  check_condition(target, request.target_condition)
-  local old = target.record
-  if old and not request.overwrite then fail('precondition_failed', target.path .. ' exists') end
+  check_target(target)
   require_tree_tokens(source, now)
   require_parent_token(source, now)
-  require_parent_token(target, now)
-  if old then require_tree_tokens(target, now) end
+  require_target_tokens(target, now)
 
   local sequence = next_sequence()
   local record = source.record
@@ -22,17 +18,12 @@ return run_once(function()
   call('HDEL', P .. 'd:' .. source.dir, source.name)
   drop_tree_locks(record)
   add_totals(source.ids, sequence, -files, -directories, -bytes)
-  if old then
-    local f, d, b = weigh(old)
-    files, directories, bytes = files - f, directories - d, bytes - b
-    hand_over_locks(old, record)
-    drop_tree_locks(old)
-    bury(target, request.target, sequence, now)
-  end
+  local old = target.record
+  local old_files, old_directories, old_bytes = displace(target, record, sequence, now)
   put_record(target, record)
   touch_parent(source, now)
   if source.dir ~= target.dir then touch_parent(target, now) end
-  add_totals(target.ids, sequence, files, directories, bytes)
+  add_totals(target.ids, sequence, files - old_files, directories - old_directories, bytes - old_bytes)
   announce(sequence, 'move', target, source.path, record, joined(source.ids, target.ids), old)
   return outcome(target, record, not old, sequence)
 end)
