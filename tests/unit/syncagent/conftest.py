@@ -1,4 +1,4 @@
-"""Agents with real folders and a server in memory."""
+"""Agents with real folders and a server in memory; what lies behind a gateway for those that have a real one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.sync_server import MemoryServer
 from tests.support.sync_world import Agent, Make, World
 
@@ -32,3 +33,11 @@ def agent(world: World) -> Agent:
 @pytest.fixture
 def server(world: World) -> MemoryServer:
     return world.server
+
+
+@pytest.fixture
+def fs() -> MemoryFileSystem:
+    """What a gateway serves, for tests that speak WebDAV with it; `/home` is there."""
+    found = MemoryFileSystem()
+    found.make_directory(("home",))
+    return found

@@ -43,11 +43,9 @@ CONTENTS = {
 
 
 @pytest.fixture
-def fs() -> MemoryFileSystem:
-    found = MemoryFileSystem()
-    found.make_directory(("home",))
-    found.make_directory(("home", "d e"))
-    return found
+def fs(fs: MemoryFileSystem) -> MemoryFileSystem:
+    fs.make_directory(("home", "d e"))
+    return fs
 
 
 @pytest.fixture

@@ -30,13 +30,6 @@ from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def fs() -> MemoryFileSystem:
-    found = MemoryFileSystem()
-    found.make_directory(("home",))
-    return found
-
-
-@pytest.fixture
 def running(fs: MemoryFileSystem, tmp_path: Path) -> Iterator[Running]:
     with our_gateway(fs) as client:
         found = Running(tmp_path, f"http://{client.host}:{client.port}")

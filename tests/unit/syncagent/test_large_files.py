@@ -30,13 +30,6 @@ MOST = 1 << 20
 
 
 @pytest.fixture
-def fs() -> MemoryFileSystem:
-    found = MemoryFileSystem()
-    found.make_directory(("home",))
-    return found
-
-
-@pytest.fixture
 def devices(fs: MemoryFileSystem, tmp_path: Path) -> Iterator[tuple[Device, Device]]:
     with our_gateway(fs) as client:
         found = (

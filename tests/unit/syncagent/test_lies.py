@@ -94,13 +94,6 @@ class Liar:
 
 
 @pytest.fixture
-def fs() -> MemoryFileSystem:
-    found = MemoryFileSystem()
-    found.make_directory(("home",))
-    return found
-
-
-@pytest.fixture
 def liar(fs: MemoryFileSystem) -> Liar:
     return Liar(Application(fs))  # type: ignore[arg-type]
 

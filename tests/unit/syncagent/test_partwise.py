@@ -40,13 +40,6 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "ROUND_BYTES", MIB)
 
 
-@pytest.fixture
-def fs() -> MemoryFileSystem:
-    found = MemoryFileSystem()
-    found.make_directory(("home",))
-    return found
-
-
 class Device:
     """An agent's half of the server; `remote` is another object after each break, as in another process."""
 

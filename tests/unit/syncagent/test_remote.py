@@ -49,13 +49,6 @@ def connected(url: str, user: str = "", password: str = "") -> Iterator[WebDavRe
 
 
 @pytest.fixture
-def fs() -> MemoryFileSystem:
-    found = MemoryFileSystem()
-    found.make_directory(("home",))
-    return found
-
-
-@pytest.fixture
 def remote(fs: MemoryFileSystem) -> Iterator[WebDavRemote]:
     with our_gateway(fs) as client, connected(f"http://{client.host}:{client.port}/home") as found:
         yield found
