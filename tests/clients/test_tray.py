@@ -99,6 +99,19 @@ def test_the_icon_follows_and_the_menu_acts(tray: Tray, fs: MemoryFileSystem, tm
     tray.shows(Badge(Mood.IDLE), "up to date")
     assert shown.notes() == []  # nothing so far has needed anybody
 
+    unites_after_its_folder_was_exchanged(tray)
+    assert (agent.folder / "while paused").read_bytes() == b"later"
+
+    tray.close_gateway()
+    ask(agent.home, "sync")
+    tray.shows(Badge(Mood.OFFLINE), "offline")
+    assert len(shown.notes()) == 1
+    shows_colour(tray, COLOURS[Mood.OFFLINE], tmp_path)
+    quits_with_its_family(tray, tmp_path / "tmp")
+
+
+def unites_after_its_folder_was_exchanged(tray: Tray) -> None:
+    agent, shown = tray.agent, tray.panel
     away = agent.folder.with_name("away")
     agent.folder.rename(away)
     agent.folder.mkdir()
@@ -109,28 +122,30 @@ def test_the_icon_follows_and_the_menu_acts(tray: Tray, fs: MemoryFileSystem, tm
     assert "no marker" in shown.notes()[0][1]
     shown.click("Decide", "Unite both sides, delete nothing")
     tray.shows(Badge(Mood.IDLE), "up to date")
-    assert (agent.folder / "while paused").read_bytes() == b"later"
 
-    tray.close_gateway()
-    ask(agent.home, "sync")
-    tray.shows(Badge(Mood.OFFLINE), "offline")
-    assert len(shown.notes()) == 1
+
+def shows_colour(tray: Tray, colour: tuple[int, int, int], directory: Path) -> None:
+    """On light panels and on dark ones."""
     for dark in (False, True):
-        file = tmp_path / f"picture{dark}.png"
-        shown.ask("picture", str(file), dark, "Recent files")
+        file = directory / f"picture{dark}.png"
+        tray.panel.ask("picture", str(file), dark, "Recent files")
         colours = Image.open(file).convert("RGB").getcolors(1 << 20)
         assert colours is not None
-        assert COLOURS[Mood.OFFLINE] in {colour for _, colour in colours}
+        assert colour in {found for _, found in colours}
 
+
+def quits_with_its_family(tray: Tray, temporary: Path) -> None:
+    """No process is left, nor a temporary file."""
+    agent = tray.agent
     assert agent.process is not None
     process = psutil.Process(agent.process.pid)
     family = [process, *process.children(recursive=True)]
     assert any("syncagent.tray" in member.cmdline() for member in family)
-    shown.click("Quit")
+    tray.panel.click("Quit")
     assert agent.process.wait(WITHIN_S) == 0
     agent.process = None
     assert psutil.wait_procs(family, WITHIN_S)[1] == []
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_conflicts_are_told_once_each(tray: Tray, fs: MemoryFileSystem) -> None:
