@@ -12,6 +12,7 @@ from syncagent.control import ask
 from syncagent.daemon import Daemon
 from syncagent.settings import AgentSettings, Home, PairSettings
 from syncagent.status import AgentStatus, PairStatus, parse_status
+from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.waiting import wait_until
 
 
@@ -70,3 +71,8 @@ class Running:
 
     def settles(self) -> None:
         wait_until(lambda: self.pair_status.is_settled, 20)
+
+
+def names(fs: MemoryFileSystem, *directory: str) -> set[str]:
+    """What the folder has on the server."""
+    return {view.entry.name for view in fs.list(("home", *directory))[1]}

@@ -20,3 +20,9 @@ def redis_url() -> Iterator[str]:
 def namespace(redis_url: str) -> Iterator[Namespace]:
     with open_namespace(redis_url) as opened:
         yield opened
+
+
+@pytest.fixture
+def epoch(namespace: Namespace) -> int:
+    """Of the master that leads, which is that of the test."""
+    return namespace.acquire_leadership("m", 600_000)[1]

@@ -20,11 +20,6 @@ from tests.support.entries import at, copy, fresh_commit, mkdir, ordered, put, r
 from tests.support.redis_audit import audit, chunk_table
 
 
-@pytest.fixture
-def epoch(namespace: Namespace) -> int:
-    return namespace.acquire_leadership("m", 600_000)[1]
-
-
 def audited(namespace: Namespace) -> Audit:
     """The namespace as a snapshot of now shows it."""
     with tempfile.TemporaryDirectory(prefix="helenite-test-") as directory:

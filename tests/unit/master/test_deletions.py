@@ -15,11 +15,6 @@ ONE, TWO, THREE, FOUR = map(ServerId, (1, 2, 3, 4))
 
 
 @pytest.fixture
-def epoch(namespace: Namespace) -> int:
-    return namespace.acquire_leadership("m", 60_000)[1]
-
-
-@pytest.fixture
 def chunk(namespace: Namespace) -> ChunkHandle:
     """A chunk on servers 1, 2 and 3."""
     return put(namespace, "/f").extents[0].handle

@@ -20,11 +20,6 @@ LEAP = 2**40
 
 
 @pytest.fixture
-def epoch(namespace: Namespace) -> int:
-    return namespace.acquire_leadership("m", 60_000)[1]
-
-
-@pytest.fixture
 def reports(namespace: Namespace) -> Reports:
     return Reports(namespace, Clock(), report_s=3600, orphan_age_s=0)
 

@@ -14,11 +14,6 @@ from tests.support.redis_audit import CONSTANTS, audit, chunk_table, keys
 HOUR = 3600
 
 
-@pytest.fixture
-def epoch(namespace: Namespace) -> int:
-    return namespace.acquire_leadership("test", 600_000)[1]
-
-
 def collect(namespace: Namespace, epoch: int, *, trash_s: int = HOUR, grace_s: int = 0) -> int:
     """Steps until there is nothing to do, the books recounted after each: a crash may come after any of them."""
     steps = 0
@@ -153,7 +148,7 @@ def _copy_request() -> dict[str, object]:
 def test_an_old_leader_is_refused(namespace: Namespace, epoch: int) -> None:
     put(namespace, "/f")
     handle = namespace.lookup(at("/f")).entry.extents[0].handle
-    namespace.release_leadership("test")
+    namespace.release_leadership("m")
     leads, newer = namespace.acquire_leadership("other", 600_000)
     assert leads
     assert newer > epoch

@@ -25,7 +25,7 @@ from syncagent.status import Mood, parse_status
 from syncagent.watcher import FolderWatch
 from tests.support.gateways import our_gateway
 from tests.support.memory_filesystem import MemoryFileSystem
-from tests.support.sync_daemon import Running
+from tests.support.sync_daemon import Running, names
 from tests.support.waiting import wait_until
 
 
@@ -36,10 +36,6 @@ def running(fs: MemoryFileSystem, tmp_path: Path) -> Iterator[Running]:
         found.start()
         yield found
         found.stop()
-
-
-def names(fs: MemoryFileSystem, *directory: str) -> set[str]:
-    return {view.entry.name for view in fs.list(("home", *directory))[1]}
 
 
 def test_a_file_is_brought_over_and_told(running: Running, fs: MemoryFileSystem) -> None:

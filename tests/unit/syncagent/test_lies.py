@@ -14,7 +14,7 @@ from syncagent.control import ask
 from syncagent.status import Mood
 from tests.support.gateways import make_certificate, our_server, serving
 from tests.support.memory_filesystem import MemoryFileSystem
-from tests.support.sync_daemon import Running
+from tests.support.sync_daemon import Running, names
 from tests.support.waiting import wait_until
 from webdav.app import Application
 from webdav.server import LazyTls
@@ -105,10 +105,6 @@ def running(liar: Liar, tmp_path: Path) -> Iterator[Running]:
         found.start()
         yield found
         found.stop()
-
-
-def names(fs: MemoryFileSystem, *directory: str) -> set[str]:
-    return {view.entry.name for view in fs.list(("home", *directory))[1]}
 
 
 def bring_some(running: Running, fs: MemoryFileSystem) -> None:
