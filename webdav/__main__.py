@@ -202,11 +202,11 @@ def hold_port(host: str, port: int) -> socket.socket:
     return held
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     """The parent, or with `--worker` one of its workers."""
     parser = argparse.ArgumentParser(prog="python -m webdav", description="Helenite's WebDAV gateway.")
     parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     try:
         settings = GatewaySettings.from_env(os.environ)
         if options.worker:

@@ -45,7 +45,7 @@ WsgiApp = Callable[[dict[str, Any], Callable[..., object]], Iterable[BodyPiece]]
 class AdminRpc(Protocol):
     """The part of the client that knows users."""
 
-    def admin(self, verb: str, request: Any, deadline_s: float | None = None) -> Any: ...
+    def admin(self, verb: str, request: Any) -> Any: ...
 
 
 class Users:

@@ -196,9 +196,8 @@ class Server(wsgi.Server):
         threads: int,
         timeout_s: float,
         reuse_port: bool = False,
-        clock: Clock | None = None,
     ) -> None:
-        self.clock = clock or Clock()
+        self.clock = Clock()
         super().__init__(
             address,
             app,

@@ -64,9 +64,9 @@ class MasterRpc:
         """Call a verb of the Cluster service."""
         return self._call([getattr(stub, verb) for stub in self._cluster], request, deadline_s)
 
-    def admin(self, verb: str, request: Any, deadline_s: float | None = None) -> Any:
+    def admin(self, verb: str, request: Any) -> Any:
         """Call a verb of the Admin service."""
-        return self._call([getattr(stub, verb) for stub in self._admin], request, deadline_s)
+        return self._call([getattr(stub, verb) for stub in self._admin], request, None)
 
     def admin_stream(self, verb: str, request: Any, deadline_s: float) -> Iterator[Any]:
         """Call a streaming verb of the Admin service: its messages. Another master is tried only before the first."""

@@ -134,9 +134,9 @@ class Condition:
     principal: str = ""
 
     @classmethod
-    def exactly(cls, entry: Entry, tokens: tuple[str, ...] = (), principal: str = "") -> Condition:
+    def exactly(cls, entry: Entry) -> Condition:
         """Demand that the target is still `entry` at its revision."""
-        return cls(Expect.EXACT, entry.id, entry.revision, tokens, principal)
+        return cls(Expect.EXACT, entry.id, entry.revision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What the clients of a load found: what they did, what failed, what must not be.
 
-Used by `load` and the fault tests.
+Used by `load`, `drive`, `shared` and the fault tests.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,5 +140,5 @@ def test_a_splice_obeys_locks(fs: FileSystem, home: Path) -> None:
     token = take_lock(fs, path)
     with pytest.raises(errors.LockedError):
         splice(fs, path, [Kept(0, 3), Fresh(1)], b"!")
-    splice(fs, path, [Kept(0, 3), Fresh(1)], b"!", condition=Condition.exactly(entry, (token,)))
+    splice(fs, path, [Kept(0, 3), Fresh(1)], b"!", condition=replace(Condition.exactly(entry), tokens=(token,)))
     assert get(fs, path) == b"old!"

@@ -18,7 +18,7 @@ class MemoryRpc:
         self.users: dict[str, str] = {}
         self.announced: list[Any] = []
 
-    def admin(self, verb: str, request: Any, deadline_s: float | None = None) -> Any:
+    def admin(self, verb: str, request: Any) -> Any:
         match verb:
             case "GetUser":
                 if request.name not in self.users:

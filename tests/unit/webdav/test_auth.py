@@ -26,10 +26,10 @@ class CountingRpc(MemoryRpc):
         self.asked = 0
         self._guard = threading.Lock()
 
-    def admin(self, verb: str, request: object, deadline_s: float | None = None) -> object:
+    def admin(self, verb: str, request: object) -> object:
         with self._guard:
             self.asked += verb == "GetUser"
-        return super().admin(verb, request, deadline_s)
+        return super().admin(verb, request)
 
 
 @pytest.fixture
