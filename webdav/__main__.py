@@ -22,14 +22,10 @@ from dataclasses import dataclass, field
 from helenite.client.coherence import TABLE_BYTES
 from helenite.config import GatewaySettings
 from helenite.core.errors import ConfigurationError
-from helenite.core.process import CONFIGURATION_EXIT, die_with_parent, start_logging, tell_ready
+from helenite.core.process import CONFIGURATION_EXIT, Backoff, die_with_parent, start_logging, tell_ready
 
 log = logging.getLogger("webdav")
 
-BACKOFF_MIN_S = 0.2
-BACKOFF_MAX_S = 5.0
-STEADY_S = 10.0
-"""A worker that lived this long is restarted at once the next time."""
 STOP_S = 10.0
 """Patience for workers to end after SIGTERM; then SIGKILL."""
 
@@ -44,7 +40,7 @@ class Child:
     is_ready: bool = False
     started_at: float = 0.0
     restart_at: float = 0.0
-    backoff_s: float = field(default=BACKOFF_MIN_S)
+    backoff: Backoff = field(default_factory=Backoff)
 
     def start(self, host: str, port: int, gateway_id: str, table: int) -> None:
         """Start it now; a pipe tells when it serves. `table` is the descriptor that all workers share."""
@@ -74,10 +70,7 @@ class Child:
         if self.process is None or (status := self.process.poll()) is None:
             return None
         now = time.monotonic()
-        if now - self.started_at >= STEADY_S:
-            self.backoff_s = BACKOFF_MIN_S
-        self.restart_at = now + self.backoff_s
-        self.backoff_s = min(2 * self.backoff_s, BACKOFF_MAX_S)
+        self.restart_at = now + self.backoff.pause_s(now - self.started_at)
         self.process = None
         return status
 

@@ -19,14 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helenite.core.errors import ConfigurationError, UnavailableError
-from helenite.core.process import CONFIGURATION_EXIT
+from helenite.core.process import CONFIGURATION_EXIT, Backoff
 
 log = logging.getLogger(__name__)
 
-BACKOFF_MIN_S = 0.2
-BACKOFF_MAX_S = 5.0
-STEADY_S = 10.0
-"""A child that lived this long is restarted at once the next time."""
 STOP_S = 15.0
 """Patience for a child to end after SIGTERM; then SIGKILL, which durable data survives."""
 LOG_BYTES_MAX = 32 * 1024 * 1024
@@ -58,7 +54,7 @@ class Child:
         self._told = ""
         self._started_at = 0.0
         self._restart_at = 0.0
-        self._backoff_s = BACKOFF_MIN_S
+        self._backoff = Backoff()
 
     @property
     def pid(self) -> int | None:
@@ -117,10 +113,7 @@ class Child:
             raise ConfigurationError(f"{self.program.name} did not start: {self.last_words()}")
         now = time.monotonic()
         if self._restart_at == 0.0:
-            if now - self._started_at > STEADY_S:
-                self._backoff_s = BACKOFF_MIN_S
-            self._restart_at = now + self._backoff_s
-            self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
+            self._restart_at = now + self._backoff.pause_s(now - self._started_at)
             self._has_failed = True
             self._tell_end(status)
         if now >= self._restart_at:

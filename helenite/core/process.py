@@ -1,6 +1,7 @@
-"""What every long-running process does once: logging, signals, threads that may not die silently.
+"""What every long-running process does once: logging, signals, threads that may not die silently; how it is restarted.
 
-Used by the `__main__` of each service. It decides nothing about chunks or names. Threads start only here.
+Used by the `__main__` of each service and by what supervises them. It decides nothing about chunks or names. Threads
+start only here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ log = logging.getLogger(__name__)
 
 CONFIGURATION_EXIT = 2
 """The status of a process that a person must change something for: whoever supervises it does not start it again."""
+BACKOFF_MIN_S = 0.2
+BACKOFF_MAX_S = 5.0
+STEADY_S = 10.0
+"""A process that lived this long is started again nearly at once."""
 STOPPING = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
@@ -52,6 +57,20 @@ class Worker:
             log.exception("thread %s crashed", self._thread.name)
             if self._on_crash is not None:
                 self._on_crash()
+
+
+class Backoff:
+    """Pauses before one process is started again, however often it ends."""
+
+    def __init__(self) -> None:
+        self._pause_s = BACKOFF_MIN_S
+
+    def pause_s(self, lived_s: float) -> float:
+        """The pause after it has lived so long: twice the one before, unless it was steady."""
+        if lived_s >= STEADY_S:
+            self._pause_s = BACKOFF_MIN_S
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, BACKOFF_MAX_S)
+        return pause_s
 
 
 def start_logging(level: str) -> None:

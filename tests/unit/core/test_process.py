@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from helenite.core.process import BACKOFF_MAX_S, STEADY_S, Backoff
+
 PROGRAM = """
 import signal, sys, threading, time
 from helenite.core.process import stop_event_on_signals
@@ -45,3 +47,11 @@ def test_a_signal_that_another_thread_takes_ends_the_process(number: signal.Sign
     """The kernel chooses the thread; one that is just starting may be it, whatever the main thread does."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(int(number))], timeout=30, check=False)
     assert done.returncode == 0
+
+
+def test_who_ends_again_and_again_rests_longer() -> None:
+    backoff = Backoff()
+    pauses = [backoff.pause_s(1.0) for _ in range(8)]
+    assert pauses[:4] == [0.2, 0.4, 0.8, 1.6]
+    assert pauses[-2:] == [BACKOFF_MAX_S, BACKOFF_MAX_S]
+    assert backoff.pause_s(STEADY_S) == pauses[0], "who has run for long is started at once again"
