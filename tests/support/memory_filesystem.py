@@ -33,6 +33,7 @@ from helenite.core.model import (
 )
 from helenite.core.paths import Path, format_path, parse_path
 from tests.support.memory_content import Contents, MemoryReader, MemorySplicer, MemoryWriter
+from tests.support.memory_feed import Feed
 from tests.support.memory_locks import LockTable
 from tests.support.memory_master import MemoryRpc
 from tests.support.memory_trash import Trash
@@ -48,9 +49,8 @@ class MemoryFileSystem:
     def __init__(self, clock: Clock | None = None, *, trash: bool = True) -> None:
         self._clock = clock or Clock()
         self._guard = threading.RLock()
-        self._sequence = 0
         self._locks = LockTable(self._clock)
-        self._feed: list[Change] = []
+        self._feed = Feed()
         self._tree = Tree(self._clock.now_ms())
         self._trash = Trash(keeps=trash)
         self._contents = Contents()
@@ -111,7 +111,7 @@ class MemoryFileSystem:
         self, after: Sequence, *, limit: int = 1000, wait_s: float = 0.0
     ) -> tuple[tuple[Change, ...], Sequence]:
         with self._call("read_feed"):
-            return tuple(c for c in self._feed if c.sequence > after)[:limit], Sequence(self._sequence)
+            return self._feed.after(after, limit), self._feed.last
 
     # Content
 
@@ -162,12 +162,11 @@ class MemoryFileSystem:
             check(old, condition)
             self._locks.check(path, condition, is_new=old is None)
             if old is None:
-                node = self._add(parent, path[-1], Kind.FILE, size_bytes=len(content), modified_at_ms=modified_at_ms)
+                node = self._add(parent, path[-1], Kind.FILE, modified_at_ms=modified_at_ms)
             else:
-                node = old
-                modified = modified_at_ms or self._clock.now_ms()
-                node.entry = replace(old.entry, revision=self._tick(), size_bytes=len(content), modified_at_ms=modified)
-            node.entry = replace(node.entry, sha256=sha256)
+                node, now = old, self._clock.now_ms()
+                node.entry = replace(old.entry, revision=self._feed.tick(), modified_at_ms=modified_at_ms or now)
+            node.entry = replace(node.entry, size_bytes=len(content), sha256=sha256)
             self._contents.keep(node.entry, content)
             self._contents.lay_out(node.entry, planned)
             self._changed("commit", path, node)
@@ -205,7 +204,7 @@ class MemoryFileSystem:
             node = self._tree.find(path)
             check(node, condition)
             self._locks.check(path, condition, is_new=False, is_tree=True, is_member=True)
-            self._tick()
+            self._feed.tick()
             self._discard(path, node, condition.principal)
             self._changed("remove", path, node)
 
@@ -222,7 +221,7 @@ class MemoryFileSystem:
             node, parent, old = self._tree.source_and_target(source, target, overwrite, condition, target_condition)
             self._locks.check(source, condition, is_new=False, is_tree=True, is_member=True)
             self._locks.check(target, condition, is_new=old is None, is_tree=True)
-            sequence = self._tick()
+            sequence = self._feed.tick()
             if old is not None:
                 self._discard(target, old, condition.principal)
             self._locks.drop(source)
@@ -247,7 +246,7 @@ class MemoryFileSystem:
         with self._call("copy"):
             node, parent, old = self._tree.source_and_target(source, target, overwrite, condition, target_condition)
             self._locks.check(target, condition, is_new=old is None, is_tree=True)
-            sequence = self._tick()
+            sequence = self._feed.tick()
             if old is not None:
                 self._discard(target, old, condition.principal)
             made = parent.children[target[-1]] = self._duplicate(node, target[-1], sequence, is_shallow=is_shallow)
@@ -268,7 +267,7 @@ class MemoryFileSystem:
             node = self._tree.find(path)
             check(node, condition)
             self._locks.check(path, condition, is_new=False)
-            sequence = self._tick()
+            sequence = self._feed.tick()
             node.properties.update(set_values or {})
             for name in remove:
                 node.properties.pop(name, None)
@@ -344,7 +343,7 @@ class MemoryFileSystem:
             if old is not None:
                 raise errors.EntryExistsError(f"{format_path(path)} exists")
             self._trash.drop((trash_id,))
-            self._tick()
+            self._feed.tick()
             node.entry = replace(node.entry, name=path[-1])
             parent.children[path[-1]] = node
             self._changed("restore_trashed", path, node)
@@ -374,31 +373,23 @@ class MemoryFileSystem:
         extents = self._contents.extents(node.entry) if with_extents else ()
         return EntryView(replace(node.entry, extents=extents), (), properties, locks)
 
-    def _add(self, parent: Node, name: str, kind: Kind, *, size_bytes: int = 0, modified_at_ms: int = 0) -> Node:
+    def _add(self, parent: Node, name: str, kind: Kind, *, modified_at_ms: int = 0) -> Node:
         """A new entry, by a change of its own."""
-        sequence, now = self._tick(), self._clock.now_ms()
-        entry = Entry(name, kind, self._tree.fresh_id(), sequence, size_bytes, modified_at_ms or now, now)
+        sequence, now = self._feed.tick(), self._clock.now_ms()
+        entry = Entry(name, kind, self._tree.fresh_id(), sequence, 0, modified_at_ms or now, now)
         node = parent.children[name] = Node(entry)
         return node
-
-    def _tick(self) -> Sequence:
-        self._sequence += 1
-        return Sequence(self._sequence)
 
     def _changed(
         self, verb: str, path: Path, node: Node, source: Path | None = None, *, replaced: Node | None = None
     ) -> None:
-        sequence = Sequence(self._sequence)
-        self._tree.touch(path[:-1], sequence)
+        self._tree.touch(path[:-1], self._feed.last)
         for changed in (path, source):
             if changed is not None:
                 self.coherence.touch(changed)
-        came_from = "" if source is None else format_path(source)
         parent = self._tree.find(path[:-1]).entry.id
         gone = None if replaced is None else replaced.entry.kind
-        self._feed.append(
-            Change(sequence, verb, format_path(path), came_from, node.entry.id, node.entry.kind, (parent,), gone)
-        )
+        self._feed.tell(verb, path, node.entry, parent, source=source, replaced=gone)
 
     def _duplicate(self, node: Node, name: str, sequence: Sequence, *, is_shallow: bool) -> Node:
         now = self._clock.now_ms()
@@ -416,4 +407,4 @@ class MemoryFileSystem:
         """To the trash, with the locks on it gone."""
         del self._tree.parent(path).children[path[-1]]
         self._locks.drop(path)
-        self._trash.add(Sequence(self._sequence), path, node, principal, self._clock.now_ms())
+        self._trash.add(self._feed.last, path, node, principal, self._clock.now_ms())
