@@ -63,6 +63,10 @@ class Contents:
     def of(self, entry: Entry) -> bytes:
         return self._bytes[entry.id, entry.revision]
 
+    def lose(self, entry: Entry) -> None:
+        """Its reader breaks off."""
+        del self._bytes[entry.id, entry.revision]
+
     def lay_out(self, entry: Entry, planned: tuple[Planned, ...]) -> None:
         """Give it extents as a writer would: what is not shared in chunks of its own."""
         written = count_written(planned)

@@ -53,7 +53,7 @@ class MemoryFileSystem:
         self._feed = Feed()
         self._tree = Tree(self._clock.now_ms())
         self._trash = Trash(keeps=trash)
-        self._contents = Contents()
+        self.contents = Contents()
         self.rpc = MemoryRpc()
         self.coherence = Coherence()
         self.coherence.keep_fresh(math.inf)
@@ -122,7 +122,7 @@ class MemoryFileSystem:
         return self.open_view(view)
 
     def open_view(self, view: EntryView) -> MemoryReader:
-        return MemoryReader(view.entry, self._contents.of(view.entry))
+        return MemoryReader(view.entry, self.contents.of(view.entry))
 
     def create(
         self, path: Path, *, condition: Condition = ANY, size_bytes: int | None = None, modified_at_ms: int = 0
@@ -141,7 +141,7 @@ class MemoryFileSystem:
     ) -> MemorySplicer:
         assert condition.expect is Expect.EXACT, condition
         views = [view] if source is None else [view, source[1]]
-        contents = [self._contents.of(each.entry) for each in views]
+        contents = [self.contents.of(each.entry) for each in views]
         planned = plan_splice([each.entry.extents for each in views], parts, DEFAULT_CHUNK_BYTES)
         writer = MemoryWriter(self, path, condition, None, modified_at_ms, planned)
         return MemorySplicer(writer, view.entry, contents, tuple(parts), source)
@@ -167,8 +167,8 @@ class MemoryFileSystem:
                 node, now = old, self._clock.now_ms()
                 node.entry = replace(old.entry, revision=self._feed.tick(), modified_at_ms=modified_at_ms or now)
             node.entry = replace(node.entry, size_bytes=len(content), sha256=sha256)
-            self._contents.keep(node.entry, content)
-            self._contents.lay_out(node.entry, planned)
+            self.contents.keep(node.entry, content)
+            self.contents.lay_out(node.entry, planned)
             self._changed("commit", path, node)
             return node.entry, old is None
 
@@ -310,7 +310,7 @@ class MemoryFileSystem:
             if node is None:
                 self._locks.check(path, condition, is_new=True)
                 node = self._add(parent, path[-1], Kind.FILE)
-                self._contents.keep(node.entry, b"")
+                self.contents.keep(node.entry, b"")
                 self._changed("commit", path, node)
             expires_at_ms = self._locks.expiry_ms(timeout_s)
             made = Lock(
@@ -370,7 +370,7 @@ class MemoryFileSystem:
     ) -> EntryView:
         properties = dict(node.properties) if with_properties else {}
         locks = tuple(self._locks.covering(path)) if with_locks else ()
-        extents = self._contents.extents(node.entry) if with_extents else ()
+        extents = self.contents.extents(node.entry) if with_extents else ()
         return EntryView(replace(node.entry, extents=extents), (), properties, locks)
 
     def _add(self, parent: Node, name: str, kind: Kind, *, modified_at_ms: int = 0) -> Node:
@@ -396,7 +396,7 @@ class MemoryFileSystem:
         entry = replace(node.entry, name=name, id=self._tree.fresh_id(), revision=sequence, created_at_ms=now)
         made = Node(entry, properties=dict(node.properties))
         if not node.is_directory:
-            self._contents.keep(entry, self._contents.of(node.entry))
+            self.contents.keep(entry, self.contents.of(node.entry))
         elif not is_shallow:
             made.children = {
                 n: self._duplicate(child, n, sequence, is_shallow=False) for n, child in node.children.items()

@@ -239,7 +239,7 @@ def test_what_broke_off_is_told_of_those_that_did_not_come(
     stamps = stored(remote, scratch, contents)
     wanted = [Fetching(path, stamp, scratch / path[0]) for path, stamp in zip(contents, stamps, strict=True)]
     lost = fs.stat(("home", "e"))
-    del fs._contents[lost.id, lost.revision]
+    fs.contents.lose(lost)
     outcomes = remote.fetch_many(wanted)
     whole = [outcome for outcome in outcomes if isinstance(outcome, bytes)]
     assert whole == [hashlib.sha256(content).digest() for content in list(contents.values())[: len(whole)]]
@@ -253,7 +253,7 @@ def test_content_that_was_damaged_on_its_way_is_not_taken(
     contents = {("a",): b"one", ("b",): b"two"}
     stamps = stored(remote, scratch, contents)
     entry = fs.stat(("home", "b"))
-    fs._contents[entry.id, entry.revision] = b"tow"
+    fs.contents.keep(entry, b"tow")
     wanted = [Fetching(path, stamp, scratch / path[0]) for path, stamp in zip(contents, stamps, strict=True)]
     assert kinds(remote.fetch_many(wanted)) == [bytes, DigestMismatchError]
     assert not (scratch / "b").exists()
