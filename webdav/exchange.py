@@ -41,7 +41,7 @@ def _http_date(now_s: int) -> bytes:
     return formatdate(now_s, usegmt=True).encode("ascii")
 
 
-class Request(HTTPRequest):
+class Exchange(HTTPRequest):
     """One request and its response."""
 
     conn: Connection
@@ -141,7 +141,7 @@ _NOWHERE = _Nowhere()
 class Gateway(wsgi.Gateway_10):
     """Calls the WSGI application and sends what it returns: bytes or memoryviews."""
 
-    req: Request
+    req: Exchange
 
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]
         """WSGI's view of the request. `REQUEST_URI` is the raw target; paths are parsed from it, once."""

@@ -22,7 +22,7 @@ from cheroot.workers.threadpool import ThreadPool
 from helenite.core.clock import Clock
 from helenite.core.descriptors import EXHAUSTED, Doorman, raise_descriptor_limit
 from webdav.body import Incoming
-from webdav.exchange import HEAD_S, SERVER_NAME, Gateway, Request
+from webdav.exchange import HEAD_S, SERVER_NAME, Exchange, Gateway
 from webdav.outgoing import SEND_BYTES, Outgoing
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[Any]]
 class Connection(HTTPConnection):
     """A client's connection."""
 
-    RequestHandlerClass = Request
+    RequestHandlerClass = Exchange
     rfile: Incoming
     wfile: Outgoing
 
