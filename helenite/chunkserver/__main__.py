@@ -114,12 +114,17 @@ def serve(settings: ChunkserverSettings, store: ChunkStore, stopping: threading.
 
 
 def _compact(store: ChunkStore, ending: threading.Event) -> None:
+    said = ""
     while not ending.wait(COMPACT_S):
+        trouble = ""
         try:
             while store.tidy(ending) and not ending.is_set():
                 pass
         except HeleniteError as error:
-            log.warning("compaction waits: %s", error)
+            trouble = str(error)
+        if trouble and trouble != said:  # a disk may be away for days
+            log.warning("compaction waits: %s", trouble)
+        said = trouble
 
 
 def _advertised(settings: ChunkserverSettings, listen: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import os
 import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -60,6 +61,20 @@ class DataDir:
     def close(self) -> None:
         """Let another process use the directory."""
         self._lock_file.close()
+
+    def check_in_place(self) -> None:
+        """UnavailableError while the path names another directory than the one that was opened.
+
+        What is written to files that are open would be acknowledged and gone with this process.
+        """
+        try:
+            is_ours = os.path.samestat((self.path / "lock").stat(), os.fstat(self._lock_file.fileno()))
+        except FileNotFoundError:
+            is_ours = False
+        except OSError as error:
+            raise UnavailableError(f"looking at {self.path}: the disk reports: {error.strerror}") from error
+        if not is_ours:
+            raise UnavailableError(f"{self.path} was emptied, replaced or unmounted while it was in use")
 
     def adopt(self, cluster_id: str, server_id: ServerId) -> None:
         """Belong to this cluster under this id from now on; ForeignClusterError when the data is another's."""

@@ -61,6 +61,8 @@ class Peers:
         self._dumper = ThreadPoolExecutor(1, thread_name_prefix="dumps")
         self._dump: Future[None] | None = None
         self._masters = Masters(masters)
+        self._trouble = ""
+        """Why the last heartbeat could not be sent."""
         self._wakes = threading.Event()
         self._orders = Orders(store, on_copied=self._wakes.set)
         self._place: Place | None = None
@@ -146,15 +148,25 @@ class Peers:
             started = time.monotonic()
             self._wakes.clear()
             if not self._store.bad.is_sick:  # else the cluster must count on other replicas, and keep these
-                try:
-                    self._beat()
-                except HeleniteError as error:
-                    log.warning("no heartbeat: %s", error)  # not even the free space can be told
+                self._beat_or_say_why()
             if stopping.wait(min(EARLY_BEAT_S, self._beat_s)):
                 return
             self._wakes.wait(max(0.0, self._beat_s - (time.monotonic() - started)))
             if stopping.is_set():
                 return
+
+    def _beat_or_say_why(self) -> None:
+        """Not even the free space can be told while the disk is away: said once, not each second."""
+        trouble = ""
+        try:
+            self._beat()
+        except HeleniteError as error:
+            trouble = str(error)
+        if trouble and trouble != self._trouble:
+            log.warning("no heartbeat from now on: %s", trouble)
+        elif self._trouble and not trouble:
+            log.info("heartbeats go on")
+        self._trouble = trouble
 
     def _beat(self) -> None:
         results, corrupt = self._orders.results(), self._store.bad.reports(CORRUPT_MAX)

@@ -25,10 +25,18 @@ class Room:
     """The disk's free space less the reserve, within the capacity; a capacity of 0 is no limit."""
 
     def __init__(
-        self, directory: Path, *, reserve_bytes: int, capacity_bytes: int, used_bytes: Callable[[], int], clock: Clock
+        self,
+        directory: Path,
+        *,
+        reserve_bytes: int,
+        capacity_bytes: int,
+        used_bytes: Callable[[], int],
+        check_in_place: Callable[[], None],
+        clock: Clock,
     ) -> None:
-        """`used_bytes` says what living chunks take."""
+        """`used_bytes` says what living chunks take; `check_in_place` raises when the directory has gone."""
         self._directory = directory
+        self._check_in_place = check_in_place
         self._reserve_bytes = reserve_bytes
         self._capacity_bytes = capacity_bytes
         self._used_bytes = used_bytes
@@ -39,7 +47,8 @@ class Room:
         """Chunks that are being written, with the space that they will take."""
 
     def free_bytes(self) -> int:
-        """What chunks may still use."""
+        """What chunks may still use. UnavailableError when the disk does not tell, or has gone away."""
+        self._check_in_place()
         with disk_errors("looking at the disk's free space"):
             state = os.statvfs(self._directory)
         free = state.f_bavail * state.f_frsize - self._reserve_bytes

@@ -160,6 +160,7 @@ class ChunkStore:
             reserve_bytes=reserve_bytes,
             capacity_bytes=capacity_bytes,
             used_bytes=self.used_bytes,
+            check_in_place=self._data.check_in_place,
             clock=clock,
         )
 

@@ -295,3 +295,27 @@ def test_an_index_that_lmdb_has_given_up_ends_the_process_and_is_rebuilt(
     again = open_store(tmp_path)
     assert not again._index._marker.exists()
     assert_holds(again, {1: data})
+
+
+@pytest.mark.parametrize("how", ["emptied", "replaced", "gone"])
+@pytest.mark.parametrize("size", [4096, LARGE])
+def test_nothing_is_acknowledged_when_the_directory_is_no_longer_there(store: ChunkStore, how: str, size: int) -> None:
+    """Segments are open: what is appended to them would be told durable and be gone with the process."""
+    put(store, 1, 4096)
+    directory = Path(store.room._directory)
+    aside = directory.with_name("aside")
+    directory.rename(aside)
+    if how != "gone":
+        directory.mkdir()
+    if how == "replaced":
+        (directory / "lock").touch()
+    with pytest.raises(UnavailableError):
+        put(store, 2, size)
+    with pytest.raises(UnavailableError):
+        store.room.offered_bytes()  # so no heartbeat says that all is well
+    for each in directory.glob("*"):
+        each.unlink()
+    if how != "gone":
+        directory.rmdir()
+    aside.rename(directory)
+    put(store, 2, size)

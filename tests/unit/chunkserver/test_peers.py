@@ -243,6 +243,23 @@ def test_a_sick_disk_falls_silent_until_it_is_well(
     assert not any(beat.corrupt for beat in masters[0].beats)
 
 
+def test_a_data_directory_that_is_gone_makes_silent_and_is_told_once(
+    store: ChunkStore, masters: list[ScriptedMaster], join: Join, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "helenite.chunkserver.peers")
+    join(store, masters[0].address)
+    wait_until(lambda: len(masters[0].beats) > 2)
+    (tmp_path / "data").rename(tmp_path / "aside")
+    wait_until(lambda: "no heartbeat" in caplog.text)
+    heard = len(masters[0].beats)
+    looks: list[int] = []
+    wait_until(lambda: looks.append(len(masters[0].beats)) or len(looks) > 50)
+    (tmp_path / "aside").rename(tmp_path / "data")
+    wait_until(lambda: len(masters[0].beats) > heard + 2)
+    assert looks[-1] <= heard + 1, "one was on its way"
+    assert caplog.text.count("no heartbeat") == caplog.text.count("heartbeats go on") == 1
+
+
 # Copying
 
 
