@@ -49,6 +49,8 @@ class Plan:
     copies: tuple[CopyOrder, ...]
     drops: tuple[DropOrder, ...]
     waiting: int
+    struck: tuple[DropOrder, ...] = ()
+    """Replicas on servers that a person has removed: there is nothing to delete, the table is to forget them."""
 
 
 Chunk = tuple[ChunkHandle, tuple[ServerId, ...]]
@@ -66,17 +68,23 @@ def plan_repairs(
     readable = alive | {server.id for server in servers if server.state is ServerState.DRAINING}
     staying = staying_servers(servers)
     room = usable_servers(servers, frozenset(), 0)
+    known = {server.id for server in servers}
     wanted = min(target, len(staying))
     lacking: list[tuple[int, Chunk]] = []
     drops: list[DropOrder] = []
+    struck: list[DropOrder] = []
     for handle, named in chunks:
+        if not known.issuperset(named) and len(struck) < PLAN_MAX:
+            struck.extend(DropOrder(handle, server) for server in named if server not in known)
         count = sum(server in staying for server in named)
         if count < wanted and handle not in under_way and readable.intersection(named):
             lacking.append((count, (handle, named)))
         elif len(drops) < PLAN_MAX and sum(server in alive for server in named) > target:
             drops.append(DropOrder(handle, choose_surplus(named, servers)))
     lacking.sort()
-    return Plan(_choose_copies(lacking, room, readable, rng), tuple(drops), len(lacking) + len(under_way))
+    return Plan(
+        _choose_copies(lacking, room, readable, rng), tuple(drops), len(lacking) + len(under_way), tuple(struck)
+    )
 
 
 def staying_servers(servers: list[Chunkserver]) -> frozenset[ServerId]:

@@ -24,7 +24,7 @@ from helenite.master.membership import Membership
 from helenite.master.namespace import Namespace
 from helenite.master.pace import Pace
 from helenite.master.rebalance import MovePlan, plan_moves
-from helenite.master.repair import CopyOrder, count_dependent, next_orders, plan_repairs
+from helenite.master.repair import CopyOrder, DropOrder, count_dependent, next_orders, plan_repairs
 from helenite.master.stored import Needed, Progress
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class Repairer:
         """Chunks that lack replicas, as of the last pass."""
         self._moves = MovePlan((), is_active=False, waiting=0)
         self._paces = Pace(), Pace()
+        self._told: tuple[int, ...] = ()
+        """Copies, drops and moves of the last plan."""
         self._is_disturbed = threading.Event()
         """A replica proved bad: look again now."""
         self._worker = Worker("repair", self._run, on_crash)
@@ -161,6 +163,19 @@ class Repairer:
         """Order a replica's deletion if it is surplus by what is known now. Else a later plan decides."""
         self._namespace.drop_replica(handle, server, self._needed(), epoch)
 
+    def _strike(self, removed: Iterable[DropOrder], epoch: int) -> None:
+        """Let the table forget replicas on servers that were removed, but not on one that has come since the plan."""
+        known = {server.id for server in self._membership.servers()}
+        for order in removed:
+            if order.server not in known:
+                self._namespace.remove_replica(order.handle, order.server, epoch)
+
+    def _tell(self, *counts: int) -> None:
+        """Log a plan that is not the last one again: drops may have to wait for a person's word, for days."""
+        if any(counts) and counts != self._told:
+            log.info("repair: %d copies, %d drops, %d moves", *counts)
+        self._told = counts
+
     def _needed(self) -> Needed:
         return Needed(self.goals.replicas, self._membership.alive())
 
@@ -199,15 +214,16 @@ class Repairer:
             moves = MovePlan((), is_active=False, waiting=0)
             if not plan.copies and not plan.drops and not repairs:
                 moves = self._plan_moves(servers, under_way)
-            if plan.copies or plan.drops or moves.moves:
-                log.info("repair: %d copies, %d drops, %d moves", len(plan.copies), len(plan.drops), len(moves.moves))
+            self._tell(len(plan.copies), len(plan.drops), len(moves.moves))
             with self._lock:
                 self._queue = plan.copies or moves.moves
                 self._waiting = plan.waiting - len(under_way) + len(repairs)
                 self._moves = moves
             for drop in plan.drops:
                 self._drop(drop.handle, drop.server, epoch)
-            return bool(plan.waiting or plan.drops or moves.moves)
+            if plan.struck:
+                self._strike(plan.struck, epoch)
+            return bool(plan.waiting or plan.drops or plan.struck or moves.moves)
         except StaleEpochError as error:
             log.info("repair stops: %s", error)
         except HeleniteError as error:

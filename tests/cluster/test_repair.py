@@ -100,6 +100,7 @@ def test_a_drained_server_can_be_stopped_and_removed(tmp_path: Path) -> None:
         while cluster.helenite("server", "remove", str(leaving["id"])).returncode != 0:
             assert time.monotonic() < deadline
         assert len(cluster.status()["chunkservers"]) == 3
+        wait_healthy(cluster)  # the table has forgotten its replicas, too
         check(cluster, contents)
         assert cluster.status()["chunks"]["under_replicated"] == 0
         psutil.Process(leaving["pid"]).resume()

@@ -76,6 +76,15 @@ def test_a_server_takes_part_in_few_copies_at_once() -> None:
     assert (len(again.copies), again.waiting) == (96, 100)
 
 
+def test_the_table_forgets_replicas_on_servers_that_were_removed() -> None:
+    servers = [server(1), server(2), server(3), server(4, ServerState.DEAD)]
+    plan = plan_repairs(
+        [chunk(1, 1, 2, 3, 9), chunk(2, 1, 2, 3, 4), chunk(3, 9)], servers, TARGET, {}, random.Random(0)
+    )
+    assert plan.struck == (DropOrder(ChunkHandle(1), ServerId(9)), DropOrder(ChunkHandle(3), ServerId(9)))
+    assert (plan.copies, plan.drops) == ((), ())
+
+
 class Simulation:
     """Servers die, come back and forget while plans are carried out."""
 
