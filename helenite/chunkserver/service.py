@@ -9,7 +9,7 @@ from __future__ import annotations
 import grpc
 
 from helenite.chunkserver.store import ChunkStore
-from helenite.core.errors import HeleniteError, InvalidRequestError
+from helenite.core.errors import HeleniteError, InvalidRequestError, UnavailableError
 from helenite.core.model import ChunkHandle
 from helenite.core.pb import chunkserver_pb2
 from helenite.core.pb.chunkserver_pb2_grpc import ControlServicer
@@ -31,6 +31,7 @@ class ControlService(ControlServicer):
         self, request: chunkserver_pb2.HandlesRequest, context: grpc.ServicerContext
     ) -> chunkserver_pb2.VerifyReply:
         with errors_as_status(context):
+            self._check_asked(request.server)
             return chunkserver_pb2.VerifyReply(chunks=map(self._health, _handles(request)))
 
     def _health(self, handle: ChunkHandle) -> chunkserver_pb2.ChunkHealth:
@@ -44,8 +45,14 @@ class ControlService(ControlServicer):
         self, request: chunkserver_pb2.ListChunksRequest, context: grpc.ServicerContext
     ) -> chunkserver_pb2.ListChunksReply:
         with errors_as_status(context):
+            self._check_asked(request.server)
             limit = min(request.limit or LIST_MAX, LIST_MAX)
             return chunkserver_pb2.ListChunksReply(handles=self._store.handles_after(request.after, limit))
+
+    def _check_asked(self, server: int) -> None:
+        """A new chunkserver often has the address of the one whose disk it replaces; it cannot speak for that."""
+        if server not in {0, ours := self._store.identity.server_id}:
+            raise UnavailableError(f"chunkserver {server} is gone: chunkserver {ours} has its address")
 
 
 def _handles(request: chunkserver_pb2.HandlesRequest) -> list[ChunkHandle]:

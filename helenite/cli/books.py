@@ -135,7 +135,7 @@ def _held(server: common_pb2.Chunkserver) -> Iterator[ChunkHandle]:
         stub = ControlStub(channel)
         after = 0
         while True:
-            request = chunkserver_pb2.ListChunksRequest(after=after, limit=LIST_PAGE)
+            request = chunkserver_pb2.ListChunksRequest(after=after, limit=LIST_PAGE, server=server.id)
             try:
                 page = stub.ListChunks(request, timeout=LIST_S).handles
             except grpc.RpcError as problem:

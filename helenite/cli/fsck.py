@@ -255,7 +255,7 @@ def _verify(address: str, server: ServerId, handles: list[ChunkHandle], progress
         for at in range(0, len(handles), VERIFY_BATCH):
             batch = handles[at : at + VERIFY_BATCH]
             try:
-                reply = stub.Verify(chunkserver_pb2.HandlesRequest(handles=batch), timeout=VERIFY_S)
+                reply = stub.Verify(chunkserver_pb2.HandlesRequest(handles=batch, server=server), timeout=VERIFY_S)
             except grpc.RpcError as problem:
                 error = error_from_rpc(problem, f"chunkserver {server}")
                 answer.unchecked += handles[at:]

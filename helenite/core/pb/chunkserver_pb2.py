@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from helenite.core.pb import common_pb2 as helenite_dot_core_dot_pb_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"helenite/core/pb/chunkserver.proto\x12\x08helenite\x1a\x1dhelenite/core/pb/common.proto\"!\n\x0eHandlesRequest\x12\x0f\n\x07handles\x18\x01 \x03(\x04\"g\n\x0b\x43hunkHealth\x12\x0e\n\x06handle\x18\x01 \x01(\x04\x12\"\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x11.helenite.Failure\x12\x14\n\x0clength_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"4\n\x0bVerifyReply\x12%\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x15.helenite.ChunkHealth\"1\n\x11ListChunksRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\"\"\n\x0fListChunksReply\x12\x0f\n\x07handles\x18\x01 \x03(\x04\x32\x8a\x01\n\x07\x43ontrol\x12\x39\n\x06Verify\x12\x18.helenite.HandlesRequest\x1a\x15.helenite.VerifyReply\x12\x44\n\nListChunks\x12\x1b.helenite.ListChunksRequest\x1a\x19.helenite.ListChunksReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"helenite/core/pb/chunkserver.proto\x12\x08helenite\x1a\x1dhelenite/core/pb/common.proto\"1\n\x0eHandlesRequest\x12\x0f\n\x07handles\x18\x01 \x03(\x04\x12\x0e\n\x06server\x18\x02 \x01(\r\"g\n\x0b\x43hunkHealth\x12\x0e\n\x06handle\x18\x01 \x01(\x04\x12\"\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x11.helenite.Failure\x12\x14\n\x0clength_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"4\n\x0bVerifyReply\x12%\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x15.helenite.ChunkHealth\"A\n\x11ListChunksRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x0e\n\x06server\x18\x03 \x01(\r\"\"\n\x0fListChunksReply\x12\x0f\n\x07handles\x18\x01 \x03(\x04\x32\x8a\x01\n\x07\x43ontrol\x12\x39\n\x06Verify\x12\x18.helenite.HandlesRequest\x1a\x15.helenite.VerifyReply\x12\x44\n\nListChunks\x12\x1b.helenite.ListChunksRequest\x1a\x19.helenite.ListChunksReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,15 +33,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'helenite.core.pb.chunkserve
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HANDLESREQUEST']._serialized_start=79
-  _globals['_HANDLESREQUEST']._serialized_end=112
-  _globals['_CHUNKHEALTH']._serialized_start=114
-  _globals['_CHUNKHEALTH']._serialized_end=217
-  _globals['_VERIFYREPLY']._serialized_start=219
-  _globals['_VERIFYREPLY']._serialized_end=271
-  _globals['_LISTCHUNKSREQUEST']._serialized_start=273
-  _globals['_LISTCHUNKSREQUEST']._serialized_end=322
-  _globals['_LISTCHUNKSREPLY']._serialized_start=324
-  _globals['_LISTCHUNKSREPLY']._serialized_end=358
-  _globals['_CONTROL']._serialized_start=361
-  _globals['_CONTROL']._serialized_end=499
+  _globals['_HANDLESREQUEST']._serialized_end=128
+  _globals['_CHUNKHEALTH']._serialized_start=130
+  _globals['_CHUNKHEALTH']._serialized_end=233
+  _globals['_VERIFYREPLY']._serialized_start=235
+  _globals['_VERIFYREPLY']._serialized_end=287
+  _globals['_LISTCHUNKSREQUEST']._serialized_start=289
+  _globals['_LISTCHUNKSREQUEST']._serialized_end=354
+  _globals['_LISTCHUNKSREPLY']._serialized_start=356
+  _globals['_LISTCHUNKSREPLY']._serialized_end=390
+  _globals['_CONTROL']._serialized_start=393
+  _globals['_CONTROL']._serialized_end=531
 # @@protoc_insertion_point(module_scope)

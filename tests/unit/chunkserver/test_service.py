@@ -12,7 +12,7 @@ import pytest
 from helenite.chunkserver.service import HANDLES_MAX, ControlService
 from helenite.chunkserver.store import ChunkStore
 from helenite.core.checksum import block_checksums, digest
-from helenite.core.errors import HeleniteError, InvalidRequestError
+from helenite.core.errors import HeleniteError, InvalidRequestError, UnavailableError
 from helenite.core.model import ChunkHandle, ServerId
 from helenite.core.pb.chunkserver_pb2 import HandlesRequest, ListChunksRequest
 from helenite.core.pb.chunkserver_pb2_grpc import ControlStub, add_ControlServicer_to_server
@@ -50,6 +50,16 @@ def test_verify_says_of_each_chunk_how_it_is(store: ChunkStore, control: Control
     assert not good.HasField("failure")
     assert (bad.failure.code, missing.failure.code) == ("chunk_corrupt", "chunk_not_found")
     assert store.bad.reports(10) == [2, 3], "what is missing is reported, too"
+
+
+def test_a_question_for_another_is_not_answered(store: ChunkStore, control: ControlStub) -> None:
+    """The one whose disk this server replaces may have held what is asked about, and may come back."""
+    put(store, 1, 100)
+    raises(UnavailableError, lambda: control.Verify(HandlesRequest(handles=[1, 2], server=4)))
+    raises(UnavailableError, lambda: control.ListChunks(ListChunksRequest(server=4)))
+    assert store.bad.reports(10) == []
+    assert len(control.Verify(HandlesRequest(handles=[1], server=1)).chunks) == 1
+    assert list(control.ListChunks(ListChunksRequest(server=1)).handles) == [1]
 
 
 def test_list(store: ChunkStore, control: ControlStub) -> None:
