@@ -17,6 +17,7 @@ from helenite.core.model import CHUNK_BYTES_MAX, DEFAULT_CHUNK_BYTES, MIB
 
 GIB = 1024 * MIB
 _UNITS = {"": 1, "k": 1024, "m": MIB, "g": GIB, "t": 1024 * GIB}
+PORT_MAX = 65_535
 
 
 def environment() -> dict[str, str]:
@@ -46,7 +47,13 @@ def parse_address(text: str) -> str:
     """Check `host:port`; an empty text is allowed where the setting is optional."""
     if text and not re.fullmatch(r".+:\d{1,5}", text):
         raise ValueError(f"{text!r} is not HOST:PORT")
+    if text and int(text.rpartition(":")[2]) > PORT_MAX:
+        raise ValueError(f"{text!r}: a port is {PORT_MAX} at most")
     return text
+
+
+def parse_addresses(text: str) -> tuple[str, ...]:
+    return tuple(map(parse_address, parse_list(text)))
 
 
 def setting(variable: str, default: Any, parse: Callable[[str], Any] = str, help_text: str = "") -> Any:
@@ -85,7 +92,7 @@ class Settings:
 
 
 def _masters() -> Any:
-    return setting("MASTERS", ("127.0.0.1:7600",), parse_list, "masters, HOST:PORT separated by commas")
+    return setting("MASTERS", ("127.0.0.1:7600",), parse_addresses, "masters, HOST:PORT separated by commas")
 
 
 @dataclass(frozen=True)
@@ -217,7 +224,7 @@ class CliSettings(Settings):
     """The `helenite` command, where options do not say otherwise."""
 
     directory: str = setting("DIR", "", str, "data directory of a cluster that `helenite up` runs")
-    masters: tuple[str, ...] = setting("MASTERS", (), parse_list, "masters, HOST:PORT separated by commas")
+    masters: tuple[str, ...] = setting("MASTERS", (), parse_addresses, "masters, HOST:PORT separated by commas")
     deadline_s: float = setting("DEADLINE_S", 30.0, float, "how long one metadata request or one chunk may take in all")
 
 

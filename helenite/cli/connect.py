@@ -12,7 +12,7 @@ import typer
 
 from helenite.cli.cluster_dir import DEFAULT_DIR, ClusterDir
 from helenite.client.filesystem import FileSystem
-from helenite.config import ClientSettings, CliSettings, environment
+from helenite.config import ClientSettings, CliSettings, environment, parse_address
 from helenite.core.errors import ConfigurationError
 
 DirOption = Annotated[
@@ -27,7 +27,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 def find_masters(directory: Path | None, master: str | None, settings: CliSettings) -> tuple[str, ...]:
     """Options come before the environment, the environment before the default directory."""
     if master:
-        return (master,)
+        try:
+            return (parse_address(master),)
+        except ValueError as error:
+            raise ConfigurationError(f"--master: {error}") from None
     if directory is not None:
         return _masters_in(directory)
     if settings.masters:

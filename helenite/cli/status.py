@@ -80,7 +80,7 @@ def show(values: dict[str, Any]) -> None:
             title,
             justify="right" if title in {"chunks", "used", "free"} else "left",
             overflow="fold",
-            no_wrap=title in {"address", "pid"},
+            no_wrap=title in {"", "address", "pid", "state"},
         )
     for kind in ("masters", "chunkservers", "gateways"):
         for item in values[kind]:

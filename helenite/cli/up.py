@@ -52,7 +52,7 @@ class UpPlan:
 def up(
     directory: Annotated[Path, typer.Option("--dir", envvar="HELENITE_DIR", help="Where all data lies.")] = DEFAULT_DIR,
     host: Annotated[str, typer.Option(help="Address to serve on; other than loopback needs users.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the drive; 0 = any free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of the drive; 0 = any free one.")] = 8080,
     chunkservers: Annotated[int, typer.Option(min=1, max=64, help="Chunkservers to run.")] = 3,
     masters: Annotated[int, typer.Option(min=1, max=8, help="Masters to run.")] = 1,
     replicas: Annotated[int, typer.Option(min=1, max=7, help="Copies of each chunk.")] = 3,

@@ -34,6 +34,12 @@ def test_sizes_that_are_none(text: str) -> None:
         parse_size(text)
 
 
+@pytest.mark.parametrize("text", ["garbage", "host", "host:", "host:port", "host:65536", "a:1,b"])
+def test_masters_that_are_no_addresses_are_told_at_once(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="HELENITE_MASTERS"):
+        ChunkserverSettings.from_env({"HELENITE_MASTERS": text, "HELENITE_CHUNK_DIR": "d"})
+
+
 def test_a_wrong_value_names_its_variable() -> None:
     with pytest.raises(ConfigurationError, match="HELENITE_REPLICAS"):
         MasterSettings.from_env({"HELENITE_REPLICAS": "three"})
