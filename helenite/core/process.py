@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ BACKOFF_MAX_S = 5.0
 STEADY_S = 10.0
 """A process that lived this long is started again nearly at once."""
 STOPPING = frozenset({signal.SIGINT, signal.SIGTERM})
+REPEAT_S = 60.0
+REPEATS_MAX = 1_000
+"""Lines that are remembered, some hundred kilobytes."""
 
 
 class Worker:
@@ -73,11 +77,50 @@ class Backoff:
         return pause_s
 
 
+class Repeats(logging.Filter):
+    """Lets the same line pass once a minute, with how often it was held back.
+
+    Loops try again every second while Redis, a master or a disk is away: for days, that would fill a disk.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()  # guards the one below
+        self._passed: dict[tuple[str, str], tuple[float, int]] = {}
+        """Logger and line -> when it last passed, and how often it was held back since. The oldest comes first."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            return True
+        line = record.getMessage()
+        with self._lock:
+            held_back = self._hold_back((record.name, line), time.monotonic())
+        if held_back is None:
+            return False
+        if held_back:
+            record.msg, record.args = "%s (and %d times more since it was last said here)", (line, held_back)
+        return True
+
+    def _hold_back(self, key: tuple[str, str], now: float) -> int | None:
+        """None when the line is to be held back, else how often it was."""
+        passed_at, held_back = self._passed.get(key, (float("-inf"), 0))
+        if now - passed_at < REPEAT_S:
+            self._passed[key] = passed_at, held_back + 1
+            return None
+        self._passed.pop(key, None)
+        if len(self._passed) >= REPEATS_MAX:
+            del self._passed[next(iter(self._passed))]
+        self._passed[key] = now, 0
+        return held_back
+
+
 def start_logging(level: str) -> None:
     """Log to stderr, one line an event; SIGUSR1 prints all stacks."""
     logging.basicConfig(
         stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Repeats())
     if sys.platform != "win32":
         faulthandler.register(signal.SIGUSR1, all_threads=True)
 

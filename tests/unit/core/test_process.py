@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from helenite.core.process import BACKOFF_MAX_S, STEADY_S, Backoff
+from helenite.core.process import BACKOFF_MAX_S, REPEAT_S, REPEATS_MAX, STEADY_S, Backoff, Repeats
 
 PROGRAM = """
 import signal, sys, threading, time
@@ -55,3 +57,32 @@ def test_who_ends_again_and_again_rests_longer() -> None:
     assert pauses[:4] == [0.2, 0.4, 0.8, 1.6]
     assert pauses[-2:] == [BACKOFF_MAX_S, BACKOFF_MAX_S]
     assert backoff.pause_s(STEADY_S) == pauses[0], "who has run for long is started at once again"
+
+
+def said(repeats: Repeats, line: str, *arguments: object, name: str = "loop") -> str | None:
+    record = logging.LogRecord(name, logging.WARNING, "", 0, line, arguments, None)
+    return record.getMessage() if repeats.filter(record) else None
+
+
+def test_the_same_line_passes_once_a_minute_and_says_how_often_it_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    repeats = Repeats()
+    passed = []
+    for _ in range(300):
+        passed.append(said(repeats, "Redis at %s does not answer, 100 %% of the time", "h:1"))
+        now += 1.0
+    lines = [line for line in passed if line is not None]
+    assert len(lines) == 300 / REPEAT_S
+    assert lines[0] == "Redis at h:1 does not answer, 100 % of the time"
+    assert lines[1] == lines[0] + " (and 59 times more since it was last said here)"
+    assert said(repeats, "Redis at %s does not answer, 100 %% of the time", "h:2") is not None, "another line"
+    assert said(repeats, "Redis at %s does not answer, 100 %% of the time", "h:2", name="other") is not None
+
+
+def test_lines_that_are_remembered_are_bounded() -> None:
+    repeats = Repeats()
+    for number in range(2 * REPEATS_MAX):
+        assert said(repeats, "%d", number) == str(number)
+    assert len(repeats._passed) == REPEATS_MAX
+    assert said(repeats, "%d", 2 * REPEATS_MAX - 1) is None, "the newest are kept"
