@@ -6,8 +6,10 @@ own (see there).
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 import typer
 
@@ -54,8 +56,11 @@ def gather(first_word: str) -> None:
 
 def main() -> None:
     """Entry point."""
+    first_word = sys.argv[1] if len(sys.argv) > 1 else ""
+    if first_word not in {"up", "sync"}:  # which run on and listen for signals themselves
+        end_in_order()
     try:
-        gather(sys.argv[1] if len(sys.argv) > 1 else "")
+        gather(first_word)
         app()
     except ConfigurationError as error:
         fail(error, 2)
@@ -65,9 +70,22 @@ def main() -> None:
         fail(error, 1)
 
 
+def end_in_order() -> None:
+    """Let SIGTERM and SIGHUP end as Ctrl-C does: temporary files, and a temporary Redis with all metadata, go."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+
+
 def fail(error: Exception, status: int) -> None:
     """Say what is wrong and end."""
-    print(f"helenite: {error}", file=sys.stderr)
+    said = str(error)
+    if isinstance(error, OSError) and error.strerror:  # without "[Errno 2]"
+        said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    print(f"helenite: {said}", file=sys.stderr)
     sys.exit(status)
 
 

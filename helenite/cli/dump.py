@@ -25,7 +25,7 @@ from helenite.cli.progress import open_progress
 from helenite.cli.snapshot import fetch_dump, opened_dump
 from helenite.config import CliSettings, environment
 from helenite.core.dumpfile import DumpHeader, check_dump, newest_dump
-from helenite.core.errors import EntryNotFoundError
+from helenite.core.errors import EntryNotFoundError, WrongKindError
 from helenite.master.dumping import Loader
 
 
@@ -98,6 +98,10 @@ def _load(path: Path, header: DumpHeader, target_url: str, *, replace: bool) -> 
 
 def _write(target: Path, pieces: Iterator[bytes], on_piece: Callable[[int], None]) -> DumpHeader:
     """Write a file, whole or not at all."""
+    if not target.parent.is_dir():
+        raise EntryNotFoundError(f"there is no directory {target.parent}")
+    if target.exists() and not target.is_file():
+        raise WrongKindError(f"{target} is no file that could be replaced; - is standard output")
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".helenite-")
     temporary = Path(name)
     try:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path as LocalPath
-from typing import Annotated, BinaryIO
+from typing import IO, Annotated, BinaryIO
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -17,6 +17,7 @@ from helenite.cli.connect import DirOption, MasterOption, open_cluster
 from helenite.cli.files import into, make_directories, walk
 from helenite.cli.progress import open_progress
 from helenite.client.filesystem import FileSystem
+from helenite.client.reader import Reader
 from helenite.core.errors import EntryNotFoundError, WrongKindError
 from helenite.core.model import MIB, Entry
 from helenite.core.paths import Path, format_path, parse_path
@@ -55,14 +56,15 @@ class Transfer:
                 self.upload(item, to)
 
     def download(self, source: Path, target: LocalPath) -> None:
-        """One file, swapped in when it is complete, keeping its modification time."""
+        """One file, swapped in when it is complete, keeping its modification time. A device or pipe is written to."""
         with self._cluster.open(source) as reader:
+            if target.exists() and not target.is_file():
+                with target.open("wb") as device:
+                    self._read(reader, device)
+                return
             with tempfile.NamedTemporaryFile("wb", dir=target.parent, prefix=".helenite-", delete=False) as file:
                 try:
-                    task = self._progress.add_task(format_path(source), total=reader.size_bytes)
-                    for piece in reader.iterate():
-                        file.write(piece)
-                        self._progress.advance(task, len(piece))
+                    self._read(reader, file)
                 except BaseException:
                     LocalPath(file.name).unlink()
                     raise
@@ -80,6 +82,12 @@ class Transfer:
                 here.mkdir(exist_ok=True)
             else:
                 self.download(path, here)
+
+    def _read(self, reader: Reader, file: IO[bytes]) -> None:
+        task = self._progress.add_task(reader.entry.name, total=reader.size_bytes)
+        for piece in reader.iterate():
+            file.write(piece)
+            self._progress.advance(task, len(piece))
 
     def _write(self, file: BinaryIO, target: Path, size_bytes: int | None, modified_at_ms: int) -> None:
         task = self._progress.add_task(format_path(target), total=size_bytes)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import filecmp
 import json
 import os
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -92,3 +96,40 @@ def test_a_download_that_fails_leaves_nothing(shared_cluster: Cluster, tmp_path:
     done = shared_cluster.helenite("get", "/missing", str(tmp_path / "x"))
     assert done.returncode == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_into_a_pipe_or_device_does_not_replace_it(shared_cluster: Cluster, tmp_path: Path) -> None:
+    """As root, `get /large /dev/null` left a machine without /dev/null."""
+    ok(shared_cluster, "put", "-", "/for a pipe", input="a line")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reading = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reading.start()
+    ok(shared_cluster, "get", "/for a pipe", str(pipe))
+    reading.join(10)
+    assert read == [b"a line"]
+    assert pipe.is_fifo()
+    refused = shared_cluster.helenite("dump", str(pipe))
+    assert refused.returncode == 1
+    assert "no file" in refused.stderr
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    """Other than killed: a temporary Redis holds all metadata in a directory of its own."""
+    program = (
+        "import tempfile, threading\nfrom helenite.cli.__main__ import end_in_order\nend_in_order()\n"
+        "with tempfile.TemporaryDirectory() as name:\n    print(name, flush=True)\n    threading.Event().wait()\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+    ) as it:
+        assert it.stdout is not None
+        made = Path(it.stdout.readline().strip())
+        assert made.is_dir()
+        it.send_signal(number)
+        assert it.wait(20) == 128 + number
+    assert not made.exists()
