@@ -48,7 +48,7 @@ class Probes:
             return False
         with self._lock:
             listing = self._listings.get(path[:-1])
-        if listing is None or path[-1] in listing.names or not self._coherence.is_fresh(time.monotonic()):
+        if listing is None or path[-1] in listing.names or not self._coherence.vouches(time.monotonic()):
             return False
         return self._coherence.holds(listing.observed)
 

@@ -32,7 +32,7 @@ class Renderings:
         """The whole answer, if it still holds."""
         with self._lock:
             kept = self._answers.get(key)
-            if kept is None or not self._coherence.is_fresh(time.monotonic()):
+            if kept is None or not self._coherence.vouches(time.monotonic()):
                 return None
             if not self._coherence.holds(kept[0]):
                 self._forget(key)

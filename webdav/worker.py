@@ -66,7 +66,7 @@ def run(settings: GatewaySettings, place: Place) -> int:
     stopping = stop_event_on_signals()
     die_with_parent(place.parent_pid)
     try:
-        with CachingFileSystem(settings, Coherence(place.table)) as file_system:
+        with CachingFileSystem(settings, Coherence(place.table, vouches=settings.caches)) as file_system:
             serve(settings, place, file_system, stopping)
     except (ConfigurationError, OSError) as error:
         print(f"webdav: {error}", file=sys.stderr)  # noqa: T201 - the sentence that a person must see
@@ -91,7 +91,6 @@ def serve(settings: GatewaySettings, place: Place, file_system: CachingFileSyste
     workers = [Worker("accept", lambda _: server.serve(), on_crash=stopping.set)]
     if place.number == 0:
         workers.append(Worker("announce", lambda ending: _announce(file_system, place, ending)))
-    if place.number == 0 and settings.caches:  # a table that nobody keeps fresh is not relied on
         workers.append(Follower(file_system, file_system.coherence).worker)
     for worker in workers:
         worker.start()

@@ -52,7 +52,7 @@ class CachingFileSystem(FileSystem):
     ) -> EntryView:
         """An entry, perhaps remembered."""
         now = time.monotonic()
-        if with_locks or not self.coherence.is_fresh(now):
+        if with_locks or not self.coherence.vouches(now):
             return super().lookup(
                 path, with_locations=with_locations, with_properties=with_properties, with_locks=with_locks
             )

@@ -34,8 +34,12 @@ Observed = tuple["itemgetter[Any]", Any]
 class Coherence:
     """The table."""
 
-    def __init__(self, descriptor: int = -1) -> None:
-        """Over a shared file of TABLE_BYTES, or with -1 for this process alone."""
+    def __init__(self, descriptor: int = -1, *, vouches: bool = True) -> None:
+        """Over a shared file of TABLE_BYTES, or with -1 for this process alone.
+
+        `vouches`: whether it may say of an answer that it still holds; else it only tells that something has changed.
+        """
+        self._vouches = vouches
         self._map = mmap.mmap(descriptor, TABLE_BYTES)
         self._cells = memoryview(self._map).cast("Q")
 
@@ -70,8 +74,12 @@ class Coherence:
         _FRESH.pack_into(self._map, 0, until_s)
 
     def is_fresh(self, now_s: float) -> bool:
-        """Whether the feed is followed."""
+        """Whether the feed is followed: whoever waits for a change hears of it."""
         return bool(_FRESH.unpack_from(self._map, 0)[0] > now_s)
+
+    def vouches(self, now_s: float) -> bool:
+        """Whether an answer that `holds` may be given instead of asking."""
+        return self._vouches and self.is_fresh(now_s)
 
 
 def _above(path: Path) -> list[int]:

@@ -15,7 +15,7 @@ import pytest
 
 from helenite.client.filesystem import FileSystem
 from helenite.config import ClientSettings
-from tests.support.cluster import Cluster
+from tests.support.cluster import LANES_OFF, Cluster
 from tests.support.sync_client import Ask, Known, SyncClient, change_at_random, put
 from tests.support.waiting import wait_until
 
@@ -25,9 +25,9 @@ ROUNDS = 10
 CHANGES = 100
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("sync"), "--workers", "2") as running:
+@pytest.fixture(scope="module", params=[{}, LANES_OFF], ids=["lanes on", "lanes off"])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("sync"), "--workers", "2", environment=request.param) as running:
         yield running
         running.check_fsck()
 

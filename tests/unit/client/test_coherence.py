@@ -49,6 +49,16 @@ def test_it_is_fresh_until_then() -> None:
     assert not table.is_fresh(6.0)
 
 
+def test_a_table_that_only_tells_of_changes_vouches_for_nothing() -> None:
+    for vouches in (True, False):
+        table = Coherence(vouches=vouches)
+        assert not table.vouches(5.0)
+        table.keep_fresh(6.0)
+        assert table.vouches(5.0) == vouches
+        assert table.is_fresh(5.0)
+        assert not table.vouches(6.0)
+
+
 def _touch(descriptor: int, path: Path) -> None:
     Coherence(descriptor).touch(path)
 

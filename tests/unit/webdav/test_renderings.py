@@ -40,6 +40,14 @@ def test_an_answer_is_kept_until_something_changes(coherence: Coherence) -> None
     assert kept.find("a") is None
 
 
+def test_nothing_is_answered_from_memory_when_that_is_not_wanted() -> None:
+    table = Coherence(vouches=False)
+    table.keep_fresh(math.inf)
+    kept = Renderings(table)
+    fill(kept, table, "a", b"one")
+    assert kept.find("a") is None
+
+
 def test_an_answer_that_changed_while_it_was_written_does_not_hold(coherence: Coherence) -> None:
     kept = Renderings(coherence)
     pieces = kept.keep("a", coherence.observe(("a",)), iter([b"1", b"2"]))
