@@ -8,19 +8,20 @@ and a connection to a master that has been demoted ends.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from helenite.core.errors import ConfigurationError
+from helenite.core.errors import ConfigurationError, UnavailableError
 
-__all__ = ["ResponseError", "connect"]
+__all__ = ["ResponseError", "connect", "missing_password", "redis_errors"]
 CONNECT_S = 10.0
 """Patience with a connection, and with the pool when all its connections are in use."""
 SENTINEL_S = 1.0
@@ -32,7 +33,23 @@ _SENTINEL_URL = re.compile(
     r"(?P<scheme>rediss?)\+sentinel://((?P<user>[^:@/]*):(?P<password>[^@/]*)@)?"
     r"(?P<hosts>[^/@]+)/(?P<service>[^/?]+)(/(?P<db>\d+))?"
 )
+PASSWORD_WANTED = "it wants a password; put it into its URL: redis://:PASSWORD@HOST:PORT/DB"
 FORM = "redis+sentinel://[user:password@]host:port,host:port/service/db"
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """UnavailableError instead of what the client library raises, for who works on a Redis without a Store."""
+    try:
+        yield
+    except RedisError as error:
+        raise UnavailableError(f"Redis does not do what is asked: {missing_password(error) or error}") from error
+
+
+def missing_password(error: RedisError) -> str:
+    """What to do when Redis wants a password and got none, else nothing."""
+    text = str(error)
+    return PASSWORD_WANTED if "NOAUTH" in text or "unauthenticated" in text or "Authentication req" in text else ""
 
 
 def connect(url: str, timeout_s: float, connections: int, begin: Callable[[Any], None]) -> Any:

@@ -18,7 +18,7 @@ import msgpack
 from helenite.core.clock import Clock
 from helenite.core.dumpfile import PIECE_BYTES
 from helenite.core.errors import PreconditionFailedError, UnavailableError
-from helenite.master.connecting import ResponseError, connect
+from helenite.master.connecting import ResponseError, connect, redis_errors
 
 SNAPSHOT_S = 600.0
 """Patience with Redis between two pieces: it forks, and may wait for a snapshot that is under way."""
@@ -100,8 +100,9 @@ def in_database(url: str, database: int) -> str:
 
 
 class Loader:
-    """Copies one space from one Redis to another."""
+    """Copies one space from one Redis to another. UnavailableError when one of them does not answer."""
 
+    @redis_errors()
     def __init__(self, source_url: str, target_url: str, space: str) -> None:
         self._prefix = f"{{{space}}}:".encode()
         self._source = connect(in_database(source_url, find_space(source_url, space)), 60.0, 4, begin_plainly)
@@ -112,10 +113,12 @@ class Loader:
         self._source.close()
         self._target.close()
 
+    @redis_errors()
     def count(self) -> int:
         """Keys of the space in the source."""
         return sum(1 for _ in self._keys(self._source))
 
+    @redis_errors()
     def prepare(self, *, replace: bool) -> None:
         """Make sure that nobody is using the target and empty it; PreconditionFailedError says what to do.
 
@@ -152,6 +155,7 @@ class Loader:
             ) from error
         self._target.delete(trial)
 
+    @redis_errors()
     def load(self, reason: str, on_batch: Callable[[int], None]) -> int:
         """Copy everything that outlives processes; nothing is deleted afterwards until a person agrees. Keys copied."""
         copied = 0

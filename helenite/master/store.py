@@ -63,7 +63,7 @@ from helenite.core.errors import (
     UnavailableError,
     error_from_code,
 )
-from helenite.master.connecting import FAILOVER_S, connect
+from helenite.master.connecting import FAILOVER_S, connect, missing_password
 from helenite.master.dumping import snapshot
 
 log = logging.getLogger(__name__)
@@ -242,16 +242,18 @@ def _result(reply: Any) -> list[Any] | HeleniteError:
 
 
 def _translate(error: exceptions.RedisError) -> HeleniteError:
-    text = str(error)
+    text, advice = str(error), missing_password(error)
     if isinstance(error, exceptions.OutOfMemoryError) or "OOM " in text:
         return InsufficientStorageError("the metadata store is full: delete something, or raise Redis' maxmemory")
     if isinstance(error, exceptions.TimeoutError):
         return DeadlineExceededError(f"the metadata store did not answer in time: {text}")
     if isinstance(error, exceptions.ReadOnlyError | exceptions.ClusterDownError | exceptions.MasterDownError):
         return UnavailableError(f"Redis is failing over: {text}")
-    if isinstance(error, exceptions.ResponseError) and not text.startswith(
-        ("MISCONF", "READONLY", "MASTERDOWN", "BUSY", "NOREPLICAS")
+    if (
+        isinstance(error, exceptions.ResponseError)
+        and not advice
+        and not text.startswith(("MISCONF", "READONLY", "MASTERDOWN", "BUSY", "NOREPLICAS"))
     ):
         log.error("Redis refused a command: %s", text)
         return HeleniteError(f"the metadata store failed: {text}")
-    return UnavailableError(f"the metadata store does not answer: {text}")
+    return UnavailableError(f"the metadata store does not answer: {advice or text}")

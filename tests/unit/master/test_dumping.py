@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 from helenite.cli.embedded_redis import EmbeddedRedis
 from helenite.core.errors import HistoryLostError, PreconditionFailedError, UnavailableError
@@ -118,3 +119,24 @@ def test_who_has_read_beyond_the_dump_scans_again(redis_url: str, tmp_path: Path
             for token in (kept, Sequence(now), Sequence(0)):
                 changes, _ = loaded.read_feed(token, 10)
                 assert changes[-1].path == "/c"
+
+
+@pytest.mark.parametrize("given", ["", ":wrong@"])
+def test_a_redis_that_is_not_to_be_had_is_told_in_a_sentence(redis_url: str, tmp_path: Path, given: str) -> None:
+    """A load is the worst moment for a traceback."""
+    with open_namespace(redis_url, "passwords") as namespace:
+        put(namespace, "/a")
+        take(namespace, tmp_path / "dump")
+    with opened(tmp_path / "dump", tmp_path / "scratch") as source, running_redis() as target:
+        with redis.Redis.from_url(target.url) as admin:
+            admin.config_set("requirepass", "right")
+            asked = target.url.replace("unix://", f"unix://{given}")
+            with loader(source, asked, "passwords") as loading, pytest.raises(UnavailableError, match="password"):
+                loading.prepare(replace=False)
+            with pytest.raises(UnavailableError, match="password"):
+                Store(asked, "passwords")
+            admin.config_set("requirepass", "")
+        target.stop()
+        with loader(source, target.url, "passwords") as loading, pytest.raises(UnavailableError, match="Redis"):
+            loading.prepare(replace=False)
+        target.start()
