@@ -20,6 +20,7 @@ from helenite.core.wire import chunkserver_to_message, errors_as_status, usage_t
 from helenite.master.leadership import Leadership
 from helenite.master.membership import Membership
 from helenite.master.namespace import Namespace
+from helenite.master.repair import staying_servers
 from helenite.master.repairer import Repairer
 from helenite.master.reports import Reports
 from helenite.master.stored import MendBatch, Progress
@@ -110,6 +111,10 @@ class AdminService(AdminServicer):
     def Drain(self, request: master_pb2.DrainRequest, context: grpc.ServicerContext) -> master_pb2.DrainReply:
         with errors_as_status(context):
             server = self._known_server(request.id).id
+            if not request.is_off and not staying_servers(self._membership.servers()) - {server}:
+                raise PreconditionFailedError(
+                    f"there is no other chunkserver that the chunks of {server} could go to; add one first"
+                )
             self._namespace.set_draining(server, is_on=not request.is_off)
             return master_pb2.DrainReply(dependent_chunks=self._repairer.count_dependent(server))
 
