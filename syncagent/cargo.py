@@ -74,12 +74,12 @@ class Outgoing:
         upload = Upload(local.kind, file, self.size, digest, attributes, self.twins.get(digest), local.stamp)
         return Sending(self.target, upload, self.replaces)
 
-    def carried(self, sending: Sending) -> Carried:
+    def carried(self, digest: bytes) -> Carried:
         """To be remembered until it is known what came of it."""
-        resource = "" if self.replaces is None else self.replaces.resource
-        return Carried(
-            Tree.LOCAL, self.target[-1], sending.upload.digest, self.local.stamp.inode, resource, self.parent
-        )
+        name, inode = self.target[-1], self.local.stamp.inode
+        if self.replaces is not None:
+            return Carried(Tree.LOCAL, name, digest, inode, self.replaces.resource)
+        return Carried(Tree.LOCAL, name, digest, inode, "", self.parent, "/".join(self.target))
 
     def sent(self, sending: Sending, stamp: RemoteStamp) -> Uploaded:
         """What has come of it."""
@@ -147,7 +147,7 @@ def carry(cargo: Cargo, folder: Folder, remote: Remote) -> Uploaded | Fetched:
     match cargo:
         case Outgoing():
             sending = cargo.pack(folder)
-            folder.under_way.note([cargo.carried(sending)])
+            folder.under_way.note([cargo.carried(sending.upload.digest)])
             return cargo.sent(sending, remote.store(sending.path, sending.upload, sending.replaces))
         case Incoming():
             return cargo.arrived(remote.fetch(cargo.source, cargo.stamp, cargo.staging, cargo.present, cargo.digest))
@@ -162,7 +162,7 @@ def carry_up(group: Sequence[Outgoing], folder: Folder, remote: Remote) -> list[
             packed[number] = cargo.pack(folder)
         except HeleniteError as error:
             results[number] = error
-    folder.under_way.note(group[number].carried(sending) for number, sending in packed.items())
+    folder.under_way.note(group[number].carried(sending.upload.digest) for number, sending in packed.items())
     stamps = remote.store_many(list(packed.values())) if packed else ()
     for (number, sending), stamp in zip(packed.items(), stamps, strict=True):
         results[number] = stamp if isinstance(stamp, HeleniteError) else group[number].sent(sending, stamp)

@@ -37,7 +37,7 @@ from syncagent.observe import ROOT_TAG, TOKEN, observe_changes, observe_tree
 from syncagent.patience import FAILED_MAX_S, FAILED_S, UNREACHABLE_MAX_S, Patience
 from syncagent.plan import Delete, Pair, Plan, Problem, Step, Write
 from syncagent.ports import Folder, OverloadedError, Remote, ServerIdentity
-from syncagent.recognition import recognise
+from syncagent.recognition import Recognised, recognise
 from syncagent.reconcile import reconcile
 from syncagent.safety import SERVER_RESTORED, Limits, Stop, check_folder, check_server
 from syncagent.scan import lasting_troubles, scan
@@ -50,6 +50,9 @@ ROUNDS_MAX = 10_000
 """Plans in one cycle; each brings the sides closer, so this only ends a cycle in which a bug goes round in circles."""
 STALE_RETRIES_MAX = 3
 """So often in one cycle the sides are looked at again because a step found something else than was planned for."""
+LATE_S = 120.0
+"""So long after nobody could tell what came of a request, it may still come to something: a server goes on with what it
+has begun, and waits for one of its processes that is being started again."""
 
 STALE = (PreconditionFailedError, EntryExistsError, EntryNotFoundError, ParentNotFoundError, WrongKindError)
 """Failures that mean: look again, something was changed a moment ago."""
@@ -102,6 +105,8 @@ class Engine:
         self._must_look_everywhere = True
         self._must_ask = False
         self._has_recovered = False
+        self._is_unsure = False  # what became of a request has to be asked, before it is made again
+        self._certain_at = 0.0  # monotonic; what became of all requests is known from then on
         self._guard = DeletionGuard(journal, clock, settings.limits)
         self._leaving = Leaving(folder, journal)
         self._last_plan = Plan()
@@ -192,7 +197,8 @@ class Engine:
             local = scan(self._folder, self._journal, selection, rules, None if everywhere else self._dirty)
             if self._folder.marker() != self._journal.fact(PAIR):
                 raise UnavailableError("the folder went away while it was looked at")
-        if (asks or everywhere or self._must_ask) and not self._ask(report, selection, is_other=is_other):
+        must_ask = self._must_ask or self._is_unsure
+        if (asks or everywhere or must_ask) and not self._ask(report, selection, is_other=is_other):
             return False
         if is_other:
             self._journal.note(SELECTION, selection.key)
@@ -217,7 +223,7 @@ class Engine:
             if report.stop is not None:
                 return False
             remote = observe_tree(self._remote, self._journal, selection, everything=is_other)
-        self._must_ask = False
+        self._must_ask = self._is_unsure = False
         self._transfers.looked(remote.removed)
         self._server_troubles = remote.troubles
         return True
@@ -243,11 +249,7 @@ class Engine:
         """Plan and carry out until nothing is left that can be done now."""
         retries = 0
         for _ in range(ROUNDS_MAX):
-            held = self._held()
-            plan = self._plan(held)
-            if recognise(plan, self._journal, self._folder, self._transfers.running):
-                held = self._held()
-                plan = self._plan(held)
+            plan, held = self._plan_next()
             self._last_plan = plan
             report.problems = plan.problems
             report.stop = self._guard.check(plan)
@@ -263,12 +265,13 @@ class Engine:
                 retries += 1
                 if not self._look(report, everywhere=False):
                     break
-        if report.is_quiet:
+        now = self._clock.monotonic_s()
+        if report.is_quiet and now >= self._certain_at:
             self._folder.under_way.forget()
+        if report.is_quiet:
             report.troubles += self._leaving.clear(self._settings.selection)
         reasons = [*self._patience.reasons().items(), *((problem.node, problem.reason) for problem in report.problems)]
         report.troubles += self._locate(reasons)
-        now = self._clock.monotonic_s()
         report.wake_at = now if self._must_ask else self._patience.wake_at(now)
 
     def _locate(self, reasons: Iterable[tuple[NodeId, str]]) -> list[Trouble]:
@@ -295,6 +298,24 @@ class Engine:
             plan = reconcile(self._journal, self._journal.unsettled(-1, on_the_way), customs)
         return plan
 
+    def _plan_next(self) -> tuple[Plan, frozenset[NodeId]]:
+        """A plan that counts nothing of our own doing for somebody else's; and who is left alone in it."""
+        held = self._held()
+        plan = self._plan(held)
+        found = self._recognise(plan)
+        if found.is_news or not found.unclear <= held:
+            held = self._held() | found.unclear
+            plan = self._plan(held)
+        return plan, held
+
+    def _recognise(self, plan: Plan) -> Recognised:
+        """What turns out to be our own doing."""
+        if self._folder.under_way.is_empty:
+            return Recognised()
+        running = self._transfers.running
+        nodes = self._journal.unsettled(NEW_MAX, running)
+        return recognise(plan, nodes, self._journal, self._folder, running)
+
     def _collect(self, report: Report) -> None:
         """Take over what transfers have brought since the last cycle."""
         outcome = Outcome()
@@ -317,6 +338,9 @@ class Engine:
         return any(isinstance(error, STALE) for _, error in failed)
 
     def _fail(self, node: NodeId, error: HeleniteError) -> None:
+        if not isinstance(error, STALE):
+            self._is_unsure = True
+            self._certain_at = self._clock.monotonic_s() + LATE_S
         self._patience.failed(
             node,
             self._clock.monotonic_s(),

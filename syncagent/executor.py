@@ -70,6 +70,7 @@ class StepExecutor:
         self._selection = selection
         self._transfers = transfers
         self._touched: list[Path] = []
+        self._moved: list[tuple[Path, str]] = []  # on the server, in the present group
         self._told: dict[NodeId, bytes | HeleniteError | None] = {}  # what the server says of the present group
 
     def select(self, selection: Selection) -> None:
@@ -89,6 +90,9 @@ class StepExecutor:
                     for step in self._make_together(group, outcome):
                         self._attempt(step, outcome)
                     self._flush()
+                if self._moved:
+                    self._folder.under_way.end_moves(self._moved)
+                    self._moved = []
             if any(isinstance(step, Transfer) for step in batch):
                 self._transfers.begin()
                 self.collect(outcome)
@@ -272,6 +276,7 @@ class StepExecutor:
             self._folder.under_way.note_move(target, node.remote.stamp.resource)
             self._remote.move(source, target, node.remote.stamp)
             records.moved(self._journal, side, node.id, place, None)
+            self._moved.append((target, node.remote.stamp.resource))
 
     def _set_aside(self, node: Node, name: str) -> None:
         assert node.local is not None

@@ -153,7 +153,10 @@ class Fates:
     # Names
 
     def settle_clashes(self, nodes: Iterable[NodeId]) -> None:
-        """Rename whoever wants a name that it does not have on the server and another node keeps there."""
+        """Rename whoever wants a name that it does not have on the server and another node keeps there.
+
+        Who is left alone this time may turn out to have left that name: whoever wants it waits, too (`arrange`).
+        """
         for node_id in nodes:
             place = self.place(node_id)
             remote = self._view.node(node_id).remote
@@ -162,7 +165,7 @@ class Fates:
             holder = self._holder(Tree.REMOTE, place, node_id)
             if holder is None and remote is not None and is_aside(remote.place.name):
                 holder = self._holder(Tree.LOCAL, place, node_id)  # its old name may be in use again
-            if holder is not None:
+            if holder is not None and not self.is_held(self._view.node(holder)):
                 exact = self.place(holder).name == place.name
                 self._renamed[node_id] = self.free_place(place, "conflicted copy" if exact else "case conflict")
 

@@ -98,7 +98,8 @@ class LocalState:
 class RemoteState:
     """A node as the server last listed it; `digest` is None when the server did not say.
 
-    `walked` is for directories: the ETag under which everything beneath was last listed, empty when unknown.
+    `walked` is for directories: the ETag under which everything beneath was last listed, empty when unknown. One that
+    this device has brought to its place since the last look has another mark there (`doings`).
     """
 
     place: Place

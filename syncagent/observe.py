@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from helenite.core.errors import HeleniteError, ProtocolError, SequenceExpiredError
+from helenite.core.errors import HeleniteError, ProtocolError, SequenceExpiredError, UnavailableError
 from helenite.core.paths import ROOT, Path
+from syncagent import doings
 from syncagent.journal import Journal
 from syncagent.limbo import Limbo
 from syncagent.model import ROOT_ID, Kind, NodeId, Place, RemoteState, Tree, Trouble
@@ -68,7 +69,10 @@ def ask_again(journal: Journal, directory: NodeId, token: str) -> None:
     journal.note(TOKEN, token)
     journal.note(ROOT_TAG, "")
     while directory != ROOT_ID:  # a walk leaves out nothing on the way there
-        node = journal.node(directory)
+        try:
+            node = journal.node(directory)
+        except KeyError:
+            return  # it is gone
         if node.remote is None:
             return
         journal.put(replace(node, remote=replace(node.remote, walked="")))
@@ -87,6 +91,7 @@ class _Look:
         self._fresh: dict[Place, NodeId] = {}  # nodes that this look has added
         self._walked: list[tuple[NodeId, str]] = []
         self._names_all = False
+        self._doing = ""  # the mark of directories that we have brought to their places since the last look
         self._unites = False  # a first sync: what has one name on both sides is one
 
     def walk(self, *, everything: bool) -> RemoteLook:
@@ -95,10 +100,14 @@ class _Look:
         pages = self._remote.walk() if token and (everything or not known) else None
         if pages is not None:
             self._take_all(pages)
-            token = self._take_changes(token)
+            try:
+                token = self._take_changes(token)
+            except SequenceExpiredError as error:
+                raise UnavailableError(f"too much has changed while the tree was walked over: {error}") from error
         elif everything or not tag or tag != known:
             self._list([(ROOT_ID, ROOT)], everything=everything)
         self._finish()
+        doings.end_look(self._journal)
         complete = not self._found.troubles
         self._journal.note(ROOT_TAG, tag if complete else "")
         self._journal.note(TOKEN, token if complete else "")
@@ -111,8 +120,10 @@ class _Look:
     def changes(self, token: str) -> RemoteLook:
         """Take over what the server says has changed."""
         self._found.removed = []
+        self._doing = doings.mark(self._journal)
         token = self._take_changes(token)
         self._finish()
+        doings.end_look(self._journal)
         self._journal.note(TOKEN, "" if self._found.troubles else token)
         return self._found
 
@@ -141,12 +152,13 @@ class _Look:
         # makes them ambiguous; only a walk tells then.
         if answer_count > 1 and arrived:
             raise SequenceExpiredError("a directory was moved among changes that fill several answers")
+        ours = [entry for entry in entries if self._names_all and self._is_ours(entry)]
         for entry in sorted(entries, key=lambda entry: (len(entry.path), entry.path)):
             self._change(entry)
         for path in removed:
             self._remove(path)
         named = {entry.stamp.resource for entry in entries}
-        for entry in arrived:
+        for entry in [*arrived, *ours]:
             self._clear_out(entry, named)
         if self._found.removed is not None:
             self._found.removed += removed
@@ -180,8 +192,12 @@ class _Look:
         node = self._journal.find_resource(entry.stamp.resource)
         return node is not None and self._resolve(entry.path) != node.id
 
+    def _is_ours(self, entry: RemoteEntry) -> bool:
+        node = self._journal.find_resource(entry.stamp.resource) if entry.kind is Kind.DIRECTORY else None
+        return node is not None and doings.is_ours(node, self._doing)
+
     def _clear_out(self, directory: RemoteEntry, named: Container[str]) -> None:
-        """What was in a directory that was moved, and is not in it now.
+        """What was in a directory that was moved, or that we have made or moved, and is not in it now.
 
         A server need not name what was removed there: to one who knows entries by their paths, all that was beneath the
         old path is gone, and what is beneath the new one is named, or to be listed.
@@ -192,7 +208,11 @@ class _Look:
         if not self._names_all:
             self._list([(node.id, directory.path)], everything=True)
             return
-        for inside in list(self._journal.subtree(Tree.REMOTE, node.id))[1:]:
+        stack = self._journal.children_nodes(Tree.REMOTE, node.id)
+        while stack:
+            inside = stack.pop()
+            if inside.kind is Kind.DIRECTORY and not doings.is_ours(inside, self._doing):  # else it has its own turn
+                stack += self._journal.children_nodes(Tree.REMOTE, inside.id)
             if inside.remote is not None and inside.remote.stamp.resource not in named:
                 self._limbo.take(inside)
 

@@ -4,7 +4,8 @@ An upload ends on the server before its reply is taken over here. If somebody el
 once, and the agent learns that from the server before it takes over the reply, then it hears of the end of an entry
 whose beginning it does not know yet, and cannot make anything of it. The upload would then be written down for ever as
 it was when it ended. So what a look at the server says is removed is kept for as long as uploads are under way that
-began before; if such a one went to that place, the changes since its beginning have to be asked for once more.
+began before; if such a one went to that place, the changes since its beginning have to be asked for once more. So they
+have if the directory that it was to go into has another path by now: it may have come into another one of that name.
 
 Used by `transfers`. Pure; one thread.
 """
@@ -45,11 +46,13 @@ class Overlaps:
             self._removed.clear()
             self._blind_at = self._count
 
-    def end(self, node: NodeId, target: Path) -> str | None:
-        """An upload to this path is over; from which token to ask again; None: no need to."""
+    def end(self, node: NodeId, target: Path, *, is_renamed: bool = False) -> str | None:
+        """An upload to this path, renamed since or not, is over; from which token to ask again; None: no need to."""
         began_at, token = self._began.pop(node, (self._count, ""))
         around = (target[:end] for end in range(1, len(target) + 1))
-        is_doubtful = self._blind_at > began_at or any(self._removed.get(path, 0) > began_at for path in around)
+        is_doubtful = (
+            is_renamed or self._blind_at > began_at or any(self._removed.get(path, 0) > began_at for path in around)
+        )
         return token if is_doubtful else None
 
     def clear(self) -> None:

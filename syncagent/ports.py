@@ -293,6 +293,14 @@ class Memory(Protocol):
         """An entry of the server is about to be moved there; called before."""
         ...
 
+    def end_moves(self, moves: Iterable[tuple[Path, str]]) -> None:
+        """It is written down that these entries were moved there; called after."""
+        ...
+
+    def end(self, carried: Iterable[Carried]) -> None:
+        """It is written down that these were brought over; called after."""
+        ...
+
     def has_moved(self, path: Path, resource: str) -> bool:
         """Whether this entry of the server was given the name of this path, perhaps in vain."""
         ...

@@ -1,6 +1,6 @@
 """Recognises what this device did and did not live to write down, so that it has no conflict with itself.
 
-Used by `engine` on a plan, before it is carried out. `underway` remembers which contents were being brought over; that
+Used by `engine` before a plan is carried out. `underway` remembers which contents were being brought over; that
 one side surely has had what the other has now makes the latter the past of the former, whatever the two are called by
 now. A local file is told by its name or, if it was renamed and saved, by its inode; an entry of the server by its id.
 The journal then gets the agreement that it would have had. A wrong guess (the file system gave an inode out again)
@@ -9,31 +9,43 @@ turns a deletion and a new file into a rename and an edit, which comes to the sa
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
 
 from helenite.core.errors import HeleniteError
 from syncagent import records
 from syncagent.journal import Journal
-from syncagent.model import SIDES, Kind, Node, NodeId, Place, RemoteState, Tree, path_of
-from syncagent.plan import Download, MakeDirectory, Move, Pair, Plan, Rescue, SetAside, Step, Upload
+from syncagent.model import SIDES, Kind, Node, NodeId, RemoteState, Tree, path_of
+from syncagent.plan import Download, Plan, SetAside
 from syncagent.ports import Folder
 from syncagent.rescues import was_moved
 from syncagent.underway import Carried
 
 
-def recognise(plan: Plan, journal: Journal, folder: Folder, running: Container[NodeId]) -> bool:
-    """Whether something in a plan is our own doing; it is written down, and another plan has to be made.
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """`is_news`: something was written down. `unclear`: nodes to be left alone until a transfer has told of its end."""
+
+    is_news: bool = False
+    unclear: frozenset[NodeId] = frozenset()
+
+
+def recognise(
+    plan: Plan, nodes: Iterable[NodeId], journal: Journal, folder: Folder, running: Container[NodeId]
+) -> Recognised:
+    """What is our own doing is written down, and another plan has to be made.
 
     Args:
         plan: not begun yet.
+        nodes: all that are not settled: one with which nothing can be done now may be in the way of others.
         journal: what the plan was made of.
         folder: the local side.
         running: nodes whose content is on its way: what comes of them will be told.
     """
-    if folder.under_way.is_empty:
-        return False
     recognition = _Recognition(journal, folder, running)
-    return bool([step for step in plan.steps if recognition.knows(step)])
+    known = [recognition.knows_content(step) for step in plan.steps if isinstance(step, SetAside | Download)]
+    is_news = any([*known, *map(recognition.knows, nodes)])
+    return Recognised(is_news, frozenset(recognition.unclear))
 
 
 class _Recognition:
@@ -42,27 +54,31 @@ class _Recognition:
         self._folder = folder
         self._memory = folder.under_way
         self._running = running
+        self.unclear: set[NodeId] = set()
 
-    def knows(self, step: Step) -> bool:
-        """Whether a step answers to what we did ourselves."""
-        if isinstance(step, Pair):
+    def knows_content(self, step: SetAside | Download) -> bool:
+        """Whether one of two contents of a node is what we brought ourselves."""
+        node = self._node(step.node)
+        if node is None or node.local is None or node.remote is None:
             return False
+        if isinstance(step, SetAside):
+            return self._is_past(node, Tree.LOCAL) or self._is_past(node, Tree.REMOTE)
+        return step.place is None and self._is_our_revision(node)
+
+    def knows(self, node_id: NodeId) -> bool:
+        """Whether a node is where or what we made it."""
+        node = self._node(node_id)
+        if node is None:
+            return False
+        if node.remote is None:
+            return self._is_fetched_from_there(node)
+        return self._is_our_move(node) or self._is_sent_from_here(node)
+
+    def _node(self, node_id: NodeId) -> Node | None:
         try:
-            node = self._journal.node(step.node)
+            return self._journal.node(node_id)
         except KeyError:
-            return False  # found to be one with another, a moment ago
-        match step:
-            case SetAside():
-                known = self._is_past(node, Tree.LOCAL) or self._is_past(node, Tree.REMOTE)
-            case Rescue() | Move(Tree.LOCAL):
-                known = self._is_our_move(node)
-            case Download(place=Place()) | MakeDirectory(Tree.LOCAL):
-                known = self._is_sent_from_here(node)
-            case Upload(place=Place()) | MakeDirectory(Tree.REMOTE):
-                known = self._is_fetched_from_there(node)
-            case _:
-                known = False
-        return known
+            return None  # found to be one with another, a moment ago
 
     def _is_past(self, node: Node, side: Tree) -> bool:
         """Whether the other side has had what this one has."""
@@ -73,15 +89,26 @@ class _Recognition:
                 return True
         return False
 
+    def _is_our_revision(self, node: Node) -> bool:
+        """Whether the server's revision was sent from here, so that what is here now is the later one."""
+        assert node.remote is not None
+        for carried in () if node.remote.digest is None else self._memory.of_content(node.remote.digest):
+            if carried.had is Tree.LOCAL and carried.resource == node.remote.stamp.resource:
+                records.brought_before(self._journal, node.id, Tree.REMOTE, carried)
+                return True
+        return False
+
     def _is_our_move(self, node: Node) -> bool:
-        """Whether the server has an entry where we put it, and it was moved or removed here since."""
+        """Whether the server has an entry where we put it, and it was moved or removed here since.
+
+        We put it where it was here at that time; so if it is elsewhere here, it was moved here, be it back.
+        """
         if node.remote is None:
             return False
         if node.local is not None and node.ancestor is None:
-            return self._is_past(node, Tree.REMOTE)
+            return node.local.place != node.remote.place and self._is_past(node, Tree.REMOTE)
         path = path_of(self._journal, Tree.REMOTE, node.id)
-        is_later = node.local is None or was_moved(node, Tree.LOCAL)
-        if not is_later or not self._memory.has_moved(path, node.remote.stamp.resource):
+        if not was_moved(node, Tree.REMOTE) or not self._memory.has_moved(path, node.remote.stamp.resource):
             return False
         records.moved_before(self._journal, node.id)
         return True
@@ -90,6 +117,8 @@ class _Recognition:
         """Whether what the server alone has was sent from a local entry that has another name by now, or is deleted."""
         if node.remote is None or node.local is not None:
             return False
+        if node.ancestor is not None and node.ancestor.remote == node.remote.stamp:
+            return False  # agreed upon
         digest = self._digest(node, Tree.REMOTE)
         for carried in () if digest is None else self._memory.of_content(digest):
             if carried.had is Tree.LOCAL and self._was_sent_to(carried, node.remote):
@@ -97,11 +126,13 @@ class _Recognition:
         return False
 
     def _was_sent_to(self, carried: Carried, remote: RemoteState) -> bool:
-        """Whether what was sent became this very entry: a new one is told by its directory and its name there."""
+        """Whether what was sent became this very entry: a new one is told by its name in its directory, or its path."""
         if carried.resource:
             return carried.resource == remote.stamp.resource
-        parent = records.directory_id(self._journal, remote.place)
-        return (carried.parent, carried.name) == (parent, remote.place.name)
+        if carried.name != remote.place.name:
+            return False
+        above = (*path_of(self._journal, Tree.REMOTE, remote.place.parent), carried.name)
+        return carried.parent == records.directory_id(self._journal, remote.place) or carried.path == "/".join(above)
 
     def _takes_back(self, carried: Carried, node: Node) -> bool:
         """Give the server's entry the local one that was sent; if that is nowhere, it was deleted.
@@ -110,13 +141,14 @@ class _Recognition:
         either case nothing is here under the name and with the content that were sent.
         """
         for local in self._journal.find_inode(carried.inode):
+            if local.id in self._running:
+                self.unclear.add(node.id)  # perhaps this is what it comes to
+                return False
             is_here = local.local is not None and local.local.stamp.inode == carried.inode and local.kind is node.kind
-            if is_here and local.remote is None and local.ancestor is None and local.id not in self._running:
+            if is_here and local.remote is None and local.ancestor is None:
                 records.pair(self._journal, local.id, node.id)
                 records.brought_before(self._journal, local.id, Tree.REMOTE, carried)
                 return True
-        if node.kind is Kind.DIRECTORY:
-            return False
         records.sent_and_gone(self._journal, node.id, carried.digest)
         return True
 
@@ -125,8 +157,10 @@ class _Recognition:
         if node.local is None or node.remote is not None or node.ancestor is not None:
             return False
         for carried in self._memory.of_inode(node.local.stamp.inode):
-            there = self._journal.find_resource(carried.resource)
+            there = self._journal.find_resource(carried.resource) if carried.had is Tree.REMOTE else None
             if there is None or there.local is not None or there.kind is not node.kind or there.id in self._running:
+                continue
+            if self._is_known(there):
                 continue
             records.pair(self._journal, node.id, there.id)
             both = self._journal.node(node.id)
@@ -135,6 +169,14 @@ class _Recognition:
                 records.brought_before(self._journal, node.id, side, carried)
             return True  # else both were changed since, and the planner will say so
         return False
+
+    def _is_known(self, there: Node) -> bool:
+        """Whether what the server has of a node that is not here was agreed upon, or sent from here since."""
+        assert there.remote is not None
+        if there.ancestor is not None and there.ancestor.remote == there.remote.stamp:
+            return True
+        sent = [] if there.remote.digest is None else self._memory.of_content(there.remote.digest)
+        return any(each.had is Tree.LOCAL and each.resource == there.remote.stamp.resource for each in sent)
 
     def _digest(self, node: Node, side: Tree) -> bytes | None:
         """Of what a side holds, if that can be known now; empty for a directory."""

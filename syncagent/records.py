@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from helenite.core.errors import PreconditionFailedError
+from syncagent import doings
 from syncagent.content import Verdict, judge
 from syncagent.journal import Journal
 from syncagent.model import (
@@ -104,7 +105,8 @@ def local_is(journal: Journal, node_id: NodeId, state: LocalState) -> None:
 
 
 def remote_is(journal: Journal, node_id: NodeId, state: RemoteState) -> None:
-    """The agent itself wrote the node's remote side; both sides hold the same now."""
+    """The agent itself made the node's directory on the server; both sides hold the same now."""
+    state = replace(state, walked=doings.mark(journal))
     journal.put(agreed(replace(journal.node(node_id), remote=state)))
 
 
@@ -181,7 +183,7 @@ def sent_and_gone(journal: Journal, node_id: NodeId, digest: bytes) -> None:
     node = journal.node(node_id)
     assert node.remote is not None
     there = node.remote
-    ancestor = AgreedState(there.place, node.kind, digest, LocalStamp(0, there.stamp.size), there.stamp)
+    ancestor = AgreedState(there.place, node.kind, digest or None, LocalStamp(0, there.stamp.size), there.stamp)
     journal.put(replace(node, ancestor=ancestor))
 
 
@@ -210,7 +212,8 @@ def moved(journal: Journal, side: Tree, node_id: NodeId, place: Place, stamp: Lo
         node = replace(node, local=replace(node.local, place=place, stamp=stamp))
     else:
         assert node.remote is not None
-        node = replace(node, remote=replace(node.remote, place=place))
+        walked = doings.mark(journal) if node.kind is Kind.DIRECTORY else ""
+        node = replace(node, remote=replace(node.remote, place=place, walked=walked))
     if node.ancestor is not None and node.local and node.remote and node.local.place == node.remote.place:
         node = replace(node, ancestor=replace(node.ancestor, place=node.local.place))
     journal.put(node)

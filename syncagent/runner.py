@@ -52,6 +52,8 @@ EVERYWHERE_S = 3600.0
 """Whatever hints say, everything is looked at so often."""
 POLL_S = 30.0
 """Between looks at a side that does not tell of changes."""
+SILENT_S = 1.0
+"""After a server did not wait: ours does not while its masters are away. It doubles up to POLL_S, for most never do."""
 CHECK_S = 120.0
 """Between self-tests of the watcher."""
 WAIT_S = 50
@@ -322,7 +324,7 @@ class PairRunner:
     def _listen(self, stopping: threading.Event) -> None:
         """Wait for the server's word, again and again."""
         remote = WebDavRemote(self._connect())
-        told_at = -NEWS_S
+        told_at, pause_s = -NEWS_S, SILENT_S
         while not stopping.is_set():
             self._asked.wait(POLL_S)
             stopping.wait(told_at + NEWS_S - self._clock.monotonic_s())
@@ -337,7 +339,10 @@ class PairRunner:
                 stopping.wait(OFFLINE_S[0])
                 has_news = True  # the engine finds out what is wrong
             if has_news is None:
-                stopping.wait(POLL_S)
+                stopping.wait(pause_s)
+                pause_s = min(2 * pause_s, POLL_S)
+            else:
+                pause_s = SILENT_S
             if has_news is False:
                 self._asked.set()
             else:

@@ -93,16 +93,34 @@ class _Look:
         return self._found
 
     def at(self, node: NodeId) -> None:
-        """Look at a directory, wherever this look has found it by now, and as far as needed at those inside it."""
+        """Look at a directory, wherever this look has found it by now, and as far as needed at those inside it.
+
+        If another one has its name by now, or none, what that holds says nothing of it: then look around it.
+        """
         try:
-            stack = [(node, path_of(self._journal, Tree.LOCAL, node))]
+            path = path_of(self._journal, Tree.LOCAL, node)
+            while not self._is_itself(node, path):
+                state = self._journal.node(node).local
+                assert state is not None
+                node, path = state.place.parent, path[:-1]
         except EntryNotFoundError:
             return  # it is being looked for
+        stack = [(node, path)]
         while stack:
             directory, where = stack.pop()
             if directory not in self._visited:
                 self._visited.add(directory)
                 stack += self._list(directory, where)
+
+    def _is_itself(self, node: NodeId, path: Path) -> bool:
+        """Whether the directory of this path is the one that the journal has there."""
+        if node == ROOT_ID:
+            return True
+        try:
+            seen = self._folder.see(path)
+        except UnavailableError:
+            return True  # nobody may look, as the listing will say
+        return seen is not None and _is_same(self._journal.node(node), seen)
 
     def _list(self, directory: NodeId, path: Path) -> list[tuple[NodeId, Path]]:
         """Compare one directory with the journal; the directories inside that have to be looked at too."""

@@ -93,9 +93,11 @@ class Transfers:
         self._loads: list[_Load] = []
         self._arrived: deque[tuple[Cargo, Result]] = deque()  # and not yet taken over
         self._placed: list[Carried] = []
+        self._sent: list[Carried] = []  # and taken over since the last time, so by now that is written down
         self._running: set[NodeId] = set()
         self._begun: dict[NodeId, Incoming] = {}  # what is staged of downloads, and not in place
         self._overlaps = Overlaps()
+        self._astray: dict[NodeId, Path] = {}  # sent to this path, of which the directory was renamed meanwhile
         self._counts: Counter[bool] = Counter()  # of large ones and of others
         self._outgoing: list[Outgoing] = []  # these two wait for company
         self._incoming: list[Incoming] = []
@@ -116,6 +118,8 @@ class Transfers:
             self._running,
             self._counts,
             self._begun,
+            self._astray,
+            self._sent,
         ):
             held.clear()
         self._overlaps.clear()
@@ -147,6 +151,8 @@ class Transfers:
 
     def collect(self) -> Iterator[Arrival]:
         """Take over what has arrived."""
+        self._folder.under_way.end(self._sent)
+        self._sent = []
         self._unload()
         self._foretell()
         while self._arrived:
@@ -154,8 +160,13 @@ class Transfers:
             self._running.discard(cargo.step.node)
             arrival = self._end(cargo, result)
             if isinstance(cargo, Outgoing):
-                since = self._overlaps.end(cargo.step.node, cargo.target)
+                if isinstance(result, Uploaded) and arrival.error is None and result.sent.digest is not None:
+                    self._sent.append(cargo.carried(result.sent.digest))
+                is_renamed = cargo.replaces is None and not self._is_at(cargo.place.parent, cargo.target[:-1])
+                since = self._overlaps.end(cargo.step.node, cargo.target, is_renamed=is_renamed)
                 if since is not None and arrival.error is None:
+                    if is_renamed:
+                        self._astray[cargo.step.node] = cargo.target
                     observe.ask_again(self._journal, cargo.place.parent, since)
                     arrival = replace(arrival, is_doubtful=True)
             yield arrival
@@ -167,7 +178,24 @@ class Transfers:
     def looked(self, removed: Iterable[Path] | None) -> None:
         """The server was looked at; what it says is removed, if it does."""
         self._overlaps.look(removed)
+        self._find_astray()
         self._clear()
+
+    def _find_astray(self) -> None:
+        """What came into another directory, which had the path by then, was not moved there by anybody."""
+        astray, self._astray = self._astray, {}
+        for node_id, target in astray.items():
+            with suppress(KeyError):  # it is gone
+                node = self._journal.node(node_id)
+                if node.remote is not None and node.ancestor is not None and self._is_at(node_id, target):
+                    records.moved_before(self._journal, node_id)
+
+    def _is_at(self, node: NodeId, path: Path) -> bool:
+        """Whether the server has a node at this path."""
+        try:
+            return path_of(self._journal, Tree.REMOTE, node) == path
+        except EntryNotFoundError:
+            return False
 
     def _clear(self) -> None:
         """Remove what is staged of revisions that are not on the server any more; others may be gone on with."""

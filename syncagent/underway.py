@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path as FilePath
 from typing import NamedTuple
@@ -44,10 +44,13 @@ class Carried(NamedTuple):
     """The id on the server; empty: it was to be a new entry there."""
     parent: str = ""
     """Of a new entry there: the id of the directory, which may be renamed meanwhile; empty: the synced folder."""
+    path: str = ""
+    """Of a new entry there: where it was sent to, which may be another directory by then."""
 
 
 _Moved = tuple[str, str]
 """Which entry of the server was to get which name."""
+_DONE = "done"
 
 
 class UnderWay:
@@ -76,6 +79,24 @@ class UnderWay:
         """An entry of the server is about to be moved there."""
         self._add([(resource, path[-1])])
 
+    def end_moves(self, moves: Iterable[tuple[Path, str]]) -> None:
+        """It is written down that these entries were moved there."""
+        self._end(Counter((resource, path[-1]) for path, resource in moves))
+
+    def end(self, carried: Iterable[Carried]) -> None:
+        """It is written down that these were brought over. An earlier attempt may still come to something."""
+        self._end(Counter(carried))
+
+    def _end(self, ended: Counter[Carried | _Moved]) -> None:
+        with self._lock:
+            kept = self._load()
+            if ended.keys().isdisjoint(kept):
+                return
+            self._kept, self._by_content = deque(_without(kept, ended), KEPT_MAX), None
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.writelines(_line(each, _DONE) for each in ended.elements())
+            self._lines += ended.total()
+
     def of_content(self, digest: bytes) -> Sequence[Carried]:
         """All that had this content."""
         with self._lock:
@@ -95,7 +116,7 @@ class UnderWay:
     def forget(self) -> None:
         """It is known what came of all of them."""
         with self._lock:
-            if self._load():
+            if self._load() or self._lines:
                 self._kept, self._lines, self._by_content = deque(maxlen=KEPT_MAX), 0, None
                 self._file.unlink(missing_ok=True)
 
@@ -141,20 +162,45 @@ def find_boot() -> str:
         return ""
 
 
-def _line(noted: Carried | _Moved) -> str:
+def _line(noted: Carried | _Moved, *end: str) -> str:
     values = (noted.had, noted.name, noted.digest.hex(), *noted[3:]) if isinstance(noted, Carried) else noted
-    return json.dumps(values) + "\n"
+    return json.dumps((*values, *end)) + "\n"
+
+
+def _without(noted: Iterable[Carried | _Moved], ended: Counter[Carried | _Moved]) -> Iterable[Carried | _Moved]:
+    """One less of each for each time that it has ended."""
+    left = Counter(ended)
+    for each in noted:
+        if left[each] > 0:
+            left[each] -= 1
+        else:
+            yield each
 
 
 def _parse(lines: Iterable[str]) -> Iterable[Carried | _Moved]:
+    noted: list[Carried | _Moved] = []
+    ended: Counter[Carried | _Moved] = Counter()
     for line in lines:
         try:
-            match json.loads(line):
-                case [str(had), str(name), str(digest), int(inode), str(resource), str(parent)]:
-                    yield Carried(Tree(had), name, bytes.fromhex(digest), inode, resource, parent)
-                case [str(resource), str(name)]:
-                    yield resource, name
-                case _:
-                    continue  # another version of this program wrote it
+            values = json.loads(line)
+            is_end = isinstance(values, list) and values[-1:] == [_DONE] and len(values) in {3, 8}
+            found = _from_values(values[:-1] if is_end else values)
         except ValueError:
             continue  # the process died while it wrote this line
+        if found is None:
+            continue  # another version of this program wrote it
+        if is_end:
+            ended[found] += 1
+        else:
+            noted.append(found)
+    return _without(noted, ended)
+
+
+def _from_values(values: object) -> Carried | _Moved | None:
+    match values:
+        case [str(had), str(name), str(digest), int(inode), str(resource), str(parent), str(path)]:
+            return Carried(Tree(had), name, bytes.fromhex(digest), inode, resource, parent, path)
+        case [str(resource), str(name)]:
+            return resource, name
+        case _:
+            return None

@@ -329,11 +329,14 @@ class MemoryServer:
         if since < self.oldest:
             raise SequenceExpiredError("too old")
         events = [event for event in self._log if event[0] > since][: self.answer_max]
+        if any(self._is_back(item, left, name) for _, item, left, name in events):
+            raise SequenceExpiredError("a directory went away and came back: our gateway takes two answers for that")
         token = events[-1][0] if events else since
-        told = [item for _, item, left, _ in events for item in (item.walk() if left and self.names_all else [item])]
-        changed = {item.id: item for item in told if item.is_attached and item is not self.root}
         # As our gateway: what is beneath a directory that has arrived is named, so what is not named is not there.
-        arrived = {item.id for _, item, left, _ in events if left and self.names_all and item.is_attached}
+        come = {item.id for _, item, left, _ in events if self._has_come(item, left)}
+        told = [inner for _, item, _, _ in events for inner in (item.walk() if item.id in come else [item])]
+        changed = {item.id: item for item in told if item.is_attached and item is not self.root}
+        arrived = {item for item in come if self._items[item].is_attached}
         removed = []
         for _, _, parent, name in events:
             if parent is None or not parent.is_attached or name in parent.children:
@@ -344,6 +347,17 @@ class MemoryServer:
         return Changes(
             str(token), entries, removed, is_complete=token == self._sequence or not events, names_all=self.names_all
         )
+
+    def _is_back(self, item: Item, left: Item | None, name: str) -> bool:
+        """Whether a directory is where it has left."""
+        if left is None or not self.names_all:
+            return False
+        return item.kind is Kind.DIRECTORY and left.children.get(name) is item
+
+    def _has_come(self, item: Item, left: Item | None) -> bool:
+        """Whether an event brings something to its place: of a directory the only others are those of the root."""
+        is_new_directory = item.kind is Kind.DIRECTORY and item is not self.root
+        return self.names_all and (left is not None or is_new_directory)
 
     def _entry(self, item: Item) -> RemoteEntry:
         is_directory = item.kind is Kind.DIRECTORY

@@ -27,6 +27,7 @@ from tests.support.gateways import our_gateway
 from tests.support.memory_filesystem import MemoryFileSystem
 from tests.support.sync_daemon import Running, names
 from tests.support.waiting import wait_until
+from webdav.waiting import WaitingRoom
 
 
 @pytest.fixture
@@ -186,6 +187,21 @@ def test_without_enough_watches_everything_is_looked_at_often(
         (running.folder / f"unseen {number}").write_bytes(b"%d" % number)
         wait_until(lambda number=number: f"unseen {number}" in names(fs), 20)
     assert running.pair_status.watch_trouble == limit
+
+
+def test_a_server_that_cannot_wait_for_a_moment_is_soon_heard_again(
+    running: Running, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a master has died: its gateways do not hear of changes, and do not hold answers back."""
+    running.settles()
+    monkeypatch.setattr(runner, "POLL_S", 1_000.0)
+    with monkeypatch.context() as inner:
+        inner.setattr(WaitingRoom, "is_fresh", lambda _room: False)
+        fs.make_directory(("home", "meanwhile"))
+        wait_until((running.folder / "meanwhile").exists, 20)
+    for number in range(3):
+        fs.make_directory(("home", f"later {number}"))
+        wait_until((running.folder / f"later {number}").exists, 20)
 
 
 def test_a_journal_of_a_newer_program_needs_a_person(running: Running, fs: MemoryFileSystem) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from helenite.core.errors import UnavailableError
-from syncagent.executor import Outcome
+from syncagent import records
 from syncagent.names import STATE_DIRECTORY
-from syncagent.plan import Pair, Plan
 from tests.support.sync_server import MemoryServer
 from tests.support.sync_world import Agent, Crash, Listing, World, write
 
@@ -381,7 +380,7 @@ def test_a_lost_reply_to_a_move_and_then_another_rename_is_no_contest(
 
 
 def test_a_crash_right_after_an_upload_was_recognised_and_then_a_rename(
-    world: World, agent: Agent, server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+    world: World, agent: Agent, server: MemoryServer
 ) -> None:
     """It is known that the two are one, and not yet that they were agreed upon: the name here is the later one."""
 
@@ -395,19 +394,11 @@ def test_a_crash_right_after_an_upload_was_recognised_and_then_a_rename(
     agent.cycle()
     assert server.listing() == {"a": b"1"}
     world.clock.now += 1
-    execute = agent.engine._executor.execute
-    plans: list[Plan] = []
-
-    def execute_once(plan: Plan) -> Outcome:
-        if plans:
-            raise KeyboardInterrupt
-        plans.append(plan)
-        return execute(plan)
-
-    monkeypatch.setattr(agent.engine._executor, "execute", execute_once)
-    with pytest.raises(KeyboardInterrupt):
-        agent.cycle()
-    assert [type(step) for step in plans[0].steps] == [Pair]
+    agent.engine.preview()
+    journal = agent.engine.journal
+    local, remote = (journal.node(node) for node in journal.unsettled(-1))
+    assert (local.remote, remote.local) == (None, None)
+    records.pair(journal, local.id, remote.id)
     agent.restart()
     (agent.root / "a").rename(agent.root / "b")
     world.settle()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from syncagent.model import SIDES, Tree
@@ -266,6 +268,17 @@ def test_a_name_that_windows_refuses_stays_on_the_server() -> None:
 def test_what_is_held_waits_and_nothing_else_does() -> None:
     story = Story().agreed("a", "b").edit(L, "a", "1").edit(L, "b", "2").hold(L, "a")
     assert list(story.plan().steps) == [Upload(story.find(L, "b"), None)]
+
+
+def test_who_wants_a_name_waits_for_one_that_is_held() -> None:
+    """It may turn out to have left that name: what became of a request is not known yet."""
+    story = Story().agreed("x/").move(L, "x", "y").add(L, "x/")
+    left = story.forest.nodes[story.find(R, "x")]
+    story.forest.put(replace(left, ancestor=None))
+    assert story.hold(L, "y").plan().is_empty
+    story.forest.put(left)
+    story.customs = replace(story.customs, held=frozenset())
+    assert story.sync() == result({}, "x/", "y/")
 
 
 def test_a_held_file_keeps_its_directory_undecided() -> None:

@@ -252,3 +252,22 @@ def test_dirty_directories_that_are_gone_or_unknown(disk: Disk) -> None:
     shutil.rmtree(disk.root / "d")
     disk.look("d/e", "d", "never/was", "")
     assert disk.nodes() == {}
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_a_directory_that_went_away_is_looked_for_and_not_emptied(disk: Disk, *, is_replaced: bool) -> None:
+    """Another one of its name says nothing of what was in it."""
+    disk.write("a/d/f")
+    disk.write("a/d/e/g")
+    disk.look()
+    before = disk.nodes()
+    (disk.root / "a" / "d").rename(disk.root / "a" / "moved")
+    if is_replaced:
+        (disk.root / "a" / "d").mkdir()
+    look = disk.look("a/d/e", "a/d")
+    assert look.gone == []
+    after = disk.nodes()
+    assert [after[path] for path in ("a/moved", "a/moved/f", "a/moved/e", "a/moved/e/g")] == [
+        before[path] for path in ("a/d", "a/d/f", "a/d/e", "a/d/e/g")
+    ]
+    assert ("a/d" in after) is is_replaced

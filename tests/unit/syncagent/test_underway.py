@@ -40,6 +40,27 @@ def test_it_survives_the_process(tmp_path: Path) -> None:
     assert not file.exists()
 
 
+def test_what_is_written_down_is_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "underway"
+    memory = UnderWay(file, "boot")
+    one, other = (Carried(Tree.LOCAL, name, b"\x01", 1, "", "urn:d", f"d/{name}") for name in "ab")
+    memory.note([one, other, other])
+    memory.end([one, other])
+    for each in (memory, UnderWay(file, "boot")):
+        assert each.of_content(b"\x01") == (other,)
+    memory.end([other])
+    memory.note_move(("d", "b"), "urn:1")
+    memory.note_move(("d", "c"), "urn:1")
+    memory.end_moves([(("d", "b"), "urn:1"), (("never noted",), "urn:2")])
+    for one in (memory, UnderWay(file, "boot")):
+        assert not one.has_moved(("d", "b"), "urn:1")
+        assert one.has_moved(("d", "c"), "urn:1")
+    memory.end_moves([(("d", "c"), "urn:1")])
+    assert memory.is_empty
+    memory.forget()
+    assert not file.exists()
+
+
 def test_what_an_earlier_version_wrote_is_nothing(tmp_path: Path) -> None:
     file = tmp_path / "underway"
     file.write_text('boot\n["remote", "a", "01"]\n["local", "a", "no digest", 1, "", ""]\n{}\n')
