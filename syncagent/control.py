@@ -135,7 +135,8 @@ def _connect(home: Home) -> socket.socket:
     if sys.platform != "win32" and path.exists():
         connection, address = socket.socket(socket.AF_UNIX), str(path)
     else:
-        connection, address = socket.socket(socket.AF_INET), ("127.0.0.1", int(_load(home)["port"]))
+        address = "127.0.0.1", int(_load(home)["port"])
+        connection = socket.socket(socket.AF_INET)
     connection.settimeout(ASK_S)
     try:
         connection.connect(address)
