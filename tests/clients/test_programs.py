@@ -1,7 +1,4 @@
-"""Programs that nobody here wrote, on a real cluster with two workers: litmus, davfs2, rclone, cadaver, gio.
-
-Each meets it twice, with all that makes it fast and without: what is right must not depend on that.
-"""
+"""Programs that nobody here wrote, on a real cluster with two workers: litmus, davfs2, rclone, cadaver, gio."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.support.cluster import LANES_OFF, Cluster
+from tests.support.cluster import Cluster
 
 Need = Callable[..., None]
 SUITES = {"basic": 16, "copymove": 13, "props": 30, "locks": 41, "http": 4}
@@ -39,18 +36,6 @@ def compare(left: Path, right: Path) -> None:
     _, different, wrong = filecmp.cmpfiles(left, right, files, shallow=False)
     assert not different
     assert not wrong
-
-
-@pytest.fixture(scope="module", params=["lanes on", "lanes off"])
-def gateway_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "lanes on":
-        shared: Cluster = request.getfixturevalue("shared_cluster")
-        yield shared.url
-        return
-    with Cluster(tmp_path_factory.mktemp("slow lane"), "--workers", "2", environment=LANES_OFF) as cluster:
-        cluster.hide_sockets()
-        yield cluster.url
-        cluster.check_fsck()
 
 
 @pytest.fixture(scope="session")
