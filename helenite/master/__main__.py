@@ -39,6 +39,8 @@ from helenite.master.allocator import Allocator, Rules
 from helenite.master.backup import BackupSchedule
 from helenite.master.call_port import CallPort
 from helenite.master.cluster_service import MEMBER_TTL_S, ClusterService
+from helenite.master.connecting import probe_sentinels
+from helenite.master.fence import Fence
 from helenite.master.leadership import Leadership
 from helenite.master.maintenance import Ages, Maintenance
 from helenite.master.membership import Liveness, Membership
@@ -101,6 +103,7 @@ class Parts:
 
     namespace: Namespace
     membership: Membership
+    fence: Fence
     leadership: Leadership
     maintenance: Maintenance
     repairer: Repairer
@@ -118,7 +121,8 @@ def assemble(
     """
     clock = Clock()
     membership = Membership(namespace, Liveness(settings.suspect_after_s, settings.dead_after_s), uptime)
-    leadership = Leadership(namespace, master_id, on_crash)
+    fence = Fence(namespace, probe_sentinels(settings.redis_url), clock, on_crash)
+    leadership = Leadership(namespace, master_id, fence, on_crash)
     reports = Reports(namespace, clock, report_s=settings.report_s, orphan_age_s=settings.orphan_age_s)
     ages = Ages(settings.trash_s, settings.gc_grace_s)
     goals = Goals(settings.replicas, settings.chunk_bytes)
@@ -126,6 +130,7 @@ def assemble(
     return Parts(
         namespace,
         membership,
+        fence,
         leadership,
         Maintenance(namespace, membership, leadership, reports, ages, on_crash),
         Repairer(namespace, membership, leadership, goals, clock, on_crash),
@@ -200,6 +205,7 @@ def serve(settings: MasterSettings, stopping: threading.Event) -> None:
     loops: tuple[Loop, ...] = (
         *call_ports,
         Worker("uptime", uptime.keep_asking, stopping.set),
+        parts.fence,
         parts.leadership,
         parts.maintenance,
         parts.repairer,

@@ -2,7 +2,7 @@
 
 Used by `store`, the only other module that imports redis, and by `dumping` and `audit`, which read and copy whole
 spaces. A `redis+sentinel://` URL names sentinels and a service; each new connection asks them for the present master,
-and a connection to a master that has been demoted ends.
+and a connection to a master that has been demoted ends. `fence` asks each sentinel by itself (SentinelProbe).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from helenite.core.errors import ConfigurationError, UnavailableError
 
-__all__ = ["ResponseError", "connect", "missing_password", "redis_errors"]
+__all__ = ["ResponseError", "SentinelProbe", "connect", "missing_password", "probe_sentinels", "redis_errors"]
 CONNECT_S = 10.0
 """Patience with a connection, and with the pool when all its connections are in use."""
 SENTINEL_S = 1.0
@@ -74,16 +74,57 @@ def connect(url: str, timeout_s: float, connections: int, begin: Callable[[Any],
     return redis.Redis.from_pool(pool)
 
 
-def _sentinel_pool(url: str, connections: int, options: dict[str, Any]) -> Any:
+class SentinelProbe:
+    """One of the sentinels that a URL names, asked again and again; for one thread."""
+
+    def __init__(self, host: str, port: int, service: str) -> None:
+        self.address = f"{host}:{port}"
+        self._service = service
+        self._client: Any = redis.Redis(host=host, port=port, protocol=2, **_asking())
+
+    def named_master(self) -> str:
+        """The run id of the Redis that it takes for the master and sees; empty when there is none, or no answer.
+
+        Not the address: the run id tells one process from all others, whatever names and proxies lead to it.
+        """
+        try:
+            reply = self._client.execute_command("SENTINEL", "MASTER", self._service)
+        except (RedisError, OSError):
+            return ""
+        told = dict(zip(reply[::2], reply[1::2], strict=True))
+        is_seen = told.get(b"flags") == b"master"  # alone: not s_down, not disconnected, not in a failover
+        return str(told.get(b"runid", b"").decode()) if is_seen else ""
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def probe_sentinels(url: str) -> tuple[SentinelProbe, ...]:
+    """All sentinels that the URL names; none when it names a Redis."""
+    if "+sentinel:" not in url:
+        return ()
+    match = _parse_sentinel_url(url)
+    return tuple(SentinelProbe(*_address(item), match["service"]) for item in match["hosts"].split(","))
+
+
+def _parse_sentinel_url(url: str) -> re.Match[str]:
     match = _SENTINEL_URL.fullmatch(url)
     if match is None:
         raise ConfigurationError(f"HELENITE_REDIS_URL is not of the form {FORM}")
+    return match
+
+
+def _asking() -> dict[str, Any]:
+    return {"socket_timeout": SENTINEL_S, "socket_connect_timeout": SENTINEL_S, "retry": Retry(NoBackoff(), 0)}
+
+
+def _sentinel_pool(url: str, connections: int, options: dict[str, Any]) -> Any:
+    match = _parse_sentinel_url(url)
     sentinels = [_address(item) for item in match["hosts"].split(",")]
-    asking = {"socket_timeout": SENTINEL_S, "socket_connect_timeout": SENTINEL_S, "retry": Retry(NoBackoff(), 0)}
     options |= {"socket_connect_timeout": FAILOVER_S, "db": int(match["db"] or 0), "ssl": match["scheme"] == "rediss"}
     if match["password"]:
         options |= {"username": unquote(match["user"]) or None, "password": unquote(match["password"])}
-    manager = Sentinel(sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    manager = Sentinel(sentinels, sentinel_kwargs=_asking())  # type: ignore[no-untyped-call]
     return SentinelConnectionPool(match["service"], manager, max_connections=connections, **options)  # type: ignore[no-untyped-call]
 
 

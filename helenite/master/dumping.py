@@ -26,7 +26,7 @@ BATCH = 200
 """Keys copied in one round trip."""
 EPOCHS_AHEAD = 1000
 """A leader of before the load must be refused, however many were elected after the dump."""
-FLEETING = (b"leader", b"members", b"progress", b"op:", b"del:", b"surplus:", b"loading")
+FLEETING = (b"leader", b"members", b"progress", b"gc_waits", b"op:", b"del:", b"surplus:", b"loading")
 """What tells about processes or expires, and deletions ordered before the dump: a server may have got that replica back
 since, and it may be the last one. It is not loaded; chunk reports tell what is surplus."""
 LEASE_S = 4.0

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from helenite.core.errors import HeleniteError
 from helenite.core.process import Worker
+from helenite.master.fence import Fence
 from helenite.master.namespace import Namespace
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,10 @@ RENEW_S = 1.0
 class Leadership:
     """This master's claim to the lease."""
 
-    def __init__(self, namespace: Namespace, master_id: str, on_crash: Callable[[], None]) -> None:
+    def __init__(self, namespace: Namespace, master_id: str, fence: Fence, on_crash: Callable[[], None]) -> None:
         self._namespace = namespace
+        self.fence = fence
+        """A lease is worth what the Redis is that granted it: what cannot be undone passes here."""
         self._master_id = master_id
         self._epoch: int | None = None  # written by the worker only
         self._worker = Worker("leadership", self._run, on_crash)

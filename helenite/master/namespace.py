@@ -25,6 +25,7 @@ from helenite.master.store import Store
 from helenite.master.stored import (
     Member,
     MendBatch,
+    NamedDeletions,
     Needed,
     Page,
     Progress,
@@ -248,8 +249,18 @@ class Namespace:
         The first are named again until it confirms, the second once. No deletions while the guard forbids them.
         """
         request = {"server": server, "limit": limit, "epoch": epoch, **needed.packed()}
-        doomed, called_off = self._store.run("take_deletions", request)
-        return [ChunkHandle(int(handle)) for handle in doomed], [ChunkHandle(int(handle)) for handle in called_off]
+        doomed, called_off, *_ = self._store.run("take_deletions", request)
+        return _decode_handles(doomed), _decode_handles(called_off)
+
+    def take_named_deletions(
+        self, server: ServerId, limit: int, needed: Needed, epoch: int, redis: str
+    ) -> NamedDeletions:
+        """The same by the word of one Redis alone, whose run id this is, with what the fence asks of it."""
+        request = {"server": server, "limit": limit, "epoch": epoch, "redis": redis, **needed.packed()}
+        results, is_witnessed = self._store.run_witnessed("take_deletions", request)
+        doomed, called_off, is_named, is_marked = results
+        lists = _decode_handles(doomed), _decode_handles(called_off)
+        return NamedDeletions(*lists, is_named=bool(is_named), is_witnessed=is_witnessed and bool(is_marked))
 
     def confirm_deletions(self, server: ServerId, handles: Many[ChunkHandle]) -> None:
         self._store.command("SREM", f"del:{server}", *handles)
@@ -285,12 +296,16 @@ class Namespace:
         return bool(self._store.run("resume_deleting", {})[0])
 
     def deleting_stopped(self) -> tuple[int, str]:
-        """Since when and why nothing is deleted; an empty reason when all is well."""
+        """Since when and why nothing is deleted; an empty reason when all is well, 0 when it goes on by itself."""
         packed = self._store.command("GET", "gc_stopped")
         if not packed:
-            return 0, ""
+            return 0, (self._store.command("GET", "gc_waits") or b"").decode()
         fields = unpack(packed)
         return int(fields[b"since_ms"]), fields[b"reason"].decode()
+
+    def publish_waiting(self, why: str, ttl_s: int) -> None:
+        """Tell all masters why the leader's deletions wait."""
+        self._store.command("SET", "gc_waits", why, "EX", ttl_s)
 
     def publish_progress(self, progress: tuple[Progress, Progress], ttl_s: int) -> None:
         """Tell all masters how the leader's repair and rebalancing get on."""
@@ -392,6 +407,10 @@ class Namespace:
     def _now_ms(self) -> int:
         """By Redis' clock, the one that all masters share."""
         return int(self._store.run("members", {})[0])
+
+
+def _decode_handles(handles: list[Any]) -> list[ChunkHandle]:
+    return [ChunkHandle(int(handle)) for handle in handles]
 
 
 def _decode_outcome(reply: list[Any]) -> Outcome:

@@ -128,7 +128,7 @@ class Repairer:
     def deletions_for(self, server: ServerId, limit: int, epoch: int) -> tuple[list[ChunkHandle], list[ChunkHandle]]:
         """Chunks that the server is to delete, and those that it is to look at since they are needed after all."""
         try:
-            return self._namespace.take_deletions(server, limit, self._needed(), epoch)
+            return self._leadership.fence.take_deletions(server, limit, self._needed(), epoch)
         except StaleEpochError as error:
             log.info("deletions are the next leader's: %s", error)
             return [], []
@@ -256,6 +256,8 @@ class Repairer:
             rebalance = Progress(self._moves.waiting, moving, self._paces[1].per_s(now))
         try:
             self._namespace.publish_progress((repair, rebalance), ttl_s)
+            if why := self._leadership.fence.why:
+                self._namespace.publish_waiting(why, PROGRESS_S)
         except HeleniteError as error:
             log.warning("progress cannot be shown: %s", error)
 

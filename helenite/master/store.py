@@ -36,6 +36,7 @@ The key space. Every key begins with `{space}:`. Records: core/record.py. "msgpa
     orphan_floor         string: chunks up to this handle that no record names are orphans; none is committed
     lives_checked        string: where the newest gap of `lives` ended when all chunkservers had reported
     gc_stopped           string: msgpack since_ms, reason; while it stands, nothing is deleted
+    gc_waits             string: why deletions wait just now (the fence), for some seconds
     gc_accepted          string: unknown chunks up to this handle are orphans: a person said so
     progress             string: msgpack progress of the leader's repair and rebalancing, for some seconds
     leader, epoch        the leader's lease; its fencing number
@@ -79,6 +80,8 @@ ATTEMPTS = 3
 """Of one call whose connection breaks: a restart of Redis breaks all idle connections, and some calls meet two."""
 WAIT_S = 1.0
 """Patience with replicas of Redis, where they are waited for."""
+WITNESS_S = 0.25
+"""The same where a heartbeat's reply is held up by it: a healthy replica takes a millisecond."""
 _SCRIPTS = Path(__file__).parent / "scripts"
 _PRELUDES = re.compile(r"-- prelude: ([a-z ]+)\n")
 _T = TypeVar("_T")
@@ -144,6 +147,14 @@ class Store:
                 replies[i] = reply
         return [_result(reply) for reply in replies]
 
+    def run_witnessed(self, script: str, request: dict[str, Any]) -> tuple[list[Any], bool]:
+        """Run one script: its results, and whether replicas have all that it wrote, and with that all from before.
+
+        One replica at least, or as many as mutations wait for. They are asked only when the first result is not empty.
+        """
+        packed = msgpack.packb(request, use_bin_type=False)
+        return self._guard(lambda: self._run_witnessed(script, packed))
+
     def command(self, name: str, key: str, *arguments: Any) -> Any:
         """A single command on one key of the space."""
         return self._guard(lambda: self._client.execute_command(name, self.prefix + key, *arguments))
@@ -187,6 +198,22 @@ class Store:
         if replicas:
             _require_replicas(replies.pop(), replicas)
         return replies
+
+    def _run_witnessed(self, script: str, packed: bytes) -> tuple[list[Any], bool]:
+        client = self._client.client()  # one connection for both: WAIT speaks of what was written on it
+        try:
+            try:
+                reply = client.execute_command("EVALSHA", self._hashes[script], 1, self.prefix, packed)
+            except exceptions.NoScriptError:
+                reply = client.execute_command("EVAL", self._sources[script], 1, self.prefix, packed)
+            results = _result(reply)
+            if isinstance(results, HeleniteError):
+                raise results
+            wanted = max(1, self._wait_replicas)
+            is_witnessed = not results[0] or client.execute_command("WAIT", wanted, int(WITNESS_S * 1000)) >= wanted
+            return results, bool(is_witnessed)
+        finally:
+            client.close()
 
     def _begin(self, connection: Any) -> None:
         """The first thing on each new connection: see that a Redis which lost its newest writes repeats no number."""

@@ -71,6 +71,18 @@ class ReportPage:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedDeletions:
+    """Chunks that a server should delete by the word of a named Redis, and those whose deletion is called off."""
+
+    doomed: list[ChunkHandle]
+    called_off: list[ChunkHandle]
+    is_named: bool
+    """The Redis that was asked is the one."""
+    is_witnessed: bool
+    """Replicas know all that it knew, or nothing is to be deleted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Needed:
     """What must be left of a chunk where a replica goes: so many others, on servers that are certainly alive."""
 

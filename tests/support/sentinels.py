@@ -34,30 +34,32 @@ class Sentinels:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         ports = free_ports(5)
-        self.servers, self._sentinels = ports[:2], ports[2:]
+        self.servers, self.sentinels = ports[:2], ports[2:]
+        self.front = self.servers[0]
+        """The port by which the replica and the sentinels know the first server: a proxy's, if set before the start."""
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"127.0.0.1:{port}" for port in self._sentinels)
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self.sentinels)
         return f"redis+sentinel://{hosts}/{SERVICE}/0"
 
     def start(self) -> None:
         self.start_server(self.servers[0], None)
-        self.start_server(self.servers[1], self.servers[0])
-        for port in self._sentinels:
+        self.start_server(self.servers[1], self.front)
+        for port in self.sentinels:
             self._start(
                 port,
-                f"sentinel monitor {SERVICE} 127.0.0.1 {self.servers[0]} 2\n"
+                f"sentinel monitor {SERVICE} 127.0.0.1 {self.front} 2\n"
                 f"sentinel down-after-milliseconds {SERVICE} {DOWN_MS}\n"
                 f"sentinel failover-timeout {SERVICE} 4000\n",
                 "--sentinel",
             )
         wait_until(lambda: self.replica_count() == 1, 20)
-        wait_until(lambda: all(self._knows_all(port) for port in self._sentinels), 20)
+        wait_until(lambda: all(self._knows_all(port) for port in self.sentinels), 20)
 
-    def start_server(self, port: int, master: int | None) -> None:
-        more = "" if master is None else f"replicaof 127.0.0.1 {master}\n"
+    def start_server(self, port: int, master: int | None, more: str = "") -> None:
+        more += "" if master is None else f"replicaof 127.0.0.1 {master}\n"
         self._start(port, f"appendonly yes\nappendfsync always\nsave ''\nrepl-diskless-sync-delay 0\n{more}")
 
     def _start(self, port: int, configuration: str, *options: str) -> None:
@@ -88,7 +90,7 @@ class Sentinels:
 
     def master(self) -> int:
         """The port of the server that the sentinels name now."""
-        host_and_port = redis.Redis(port=self._sentinels[0]).sentinel_get_master_addr_by_name(SERVICE)
+        host_and_port = redis.Redis(port=self.sentinels[0]).sentinel_get_master_addr_by_name(SERVICE)
         return int(host_and_port[1])
 
     def replica_count(self) -> int:

@@ -28,7 +28,7 @@ local function note_feed_gap(last, first)
 end
 
 return run(function()
-  local process = string.match(call('INFO', 'server'), 'run_id:(%x+)')
+  local process = own_run_id()
   local known = call('GET', P .. 'life')
   if known == process then return {'', 0} end
   write_even_when_full()

@@ -9,6 +9,9 @@
 
 local function number(name) return tonumber(call('GET', P .. name) or 0) end
 
+-- Which Redis process this is.
+local function own_run_id() return string.match(call('INFO', 'server'), 'run_id:(%x+)') end
+
 -- Handles from the last to before `first` are left out for ever. Adjacent gaps are one.
 local function note_gap(last, first)
   local newest = call('ZREVRANGE', P .. 'lives', 0, 0)[1]
