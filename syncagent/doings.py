@@ -19,8 +19,11 @@ def mark(journal: Journal) -> str:
 
 
 def is_ours(node: Node, present: str) -> bool:
-    """Whether we brought the directory to its place since the look before this one; `present`: the mark until now."""
-    return node.remote is not None and node.remote.walked == present
+    """Whether we brought the directory to its place since the look before this one; `present`: the mark until now.
+
+    Empty: none is ours. (A tag that is not known is empty, too.)
+    """
+    return bool(present) and node.remote is not None and node.remote.walked == present
 
 
 def end_look(journal: Journal) -> None:

@@ -191,6 +191,8 @@ class Engine:
         if not self._has_recovered:
             self._folder.recover()
             self._has_recovered = True
+            if not self._folder.under_way.is_empty:  # what an earlier process asked for may still come to something
+                self._certain_at = self._clock.monotonic_s() + LATE_S
         self._collect(report)  # before the server is asked, so that what it says of it makes sense
         with self._journal.transaction():
             rules = self._settings.customs.rules

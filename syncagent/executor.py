@@ -38,7 +38,7 @@ from syncagent.plan import (
 from syncagent.ports import Attributes, Folder, Remote
 from syncagent.selection import Selection
 from syncagent.transfers import Transfers
-from syncagent.underway import Carried
+from syncagent.underway import Carried, Doing, Moved
 
 GROUP_MAX = 64
 """Steps in one transaction: what a crash makes us find out again, and how many fresh entries share one flush."""
@@ -70,7 +70,7 @@ class StepExecutor:
         self._selection = selection
         self._transfers = transfers
         self._touched: list[Path] = []
-        self._moved: list[tuple[Path, str]] = []  # on the server, in the present group
+        self._did: list[Doing] = []  # in the present group, as it is noted in `underway`
         self._told: dict[NodeId, bytes | HeleniteError | None] = {}  # what the server says of the present group
 
     def select(self, selection: Selection) -> None:
@@ -85,14 +85,14 @@ class StepExecutor:
             if deletes and outcome.failed:
                 break
             for group in _groups(batch):
+                self._did = self._local_moves(group)  # what does not happen is known not to have happened
+                self._folder.under_way.note(self._did)
                 with self._journal.transaction():
                     self._ask_together(group)
                     for step in self._make_together(group, outcome):
                         self._attempt(step, outcome)
                     self._flush()
-                if self._moved:
-                    self._folder.under_way.end_moves(self._moved)
-                    self._moved = []
+                self._folder.under_way.end(self._did)
             if any(isinstance(step, Transfer) for step in batch):
                 self._transfers.begin()
                 self.collect(outcome)
@@ -110,6 +110,13 @@ class StepExecutor:
                 if arrival.touched is not None:
                     self._touched.append(arrival.touched)
             self._flush()
+        self._transfers.end()
+
+    def _local_moves(self, group: Batch) -> list[Doing]:
+        """The moves here of a group: many are noted as fast as one."""
+        moves = [step for step in group if isinstance(step, Move) and step.side is Tree.LOCAL]
+        here = [(self._journal.node(step.node).local, step.place.name) for step in moves]
+        return [Moved(local.stamp.inode, name) for local, name in here if local is not None]
 
     def _flush(self) -> None:
         if self._touched:
@@ -164,12 +171,15 @@ class StepExecutor:
                     self._fail(step, error, outcome)
             else:
                 others.append(step)
-        self._folder.under_way.note(self._sent_directory(step) for step, _ in makes)
-        for (step, _), made in zip(makes, self._make_remote([path for _, path in makes]), strict=True):
+        sent = [self._sent_directory(step) for step, _ in makes]
+        self._folder.under_way.note(sent)
+        answers = self._make_remote([path for _, path in makes])
+        for (step, _), noted, made in zip(makes, sent, answers, strict=True):
             if isinstance(made, HeleniteError):
                 self._fail(step, made, outcome)
             else:
                 records.remote_is(self._journal, step.node, RemoteState(step.place, Kind.DIRECTORY, made))
+                self._did.append(noted)
                 outcome.done.append(step)
         return others
 
@@ -216,10 +226,13 @@ class StepExecutor:
                 self._folder.under_way.note([made])
                 self._touched.append(path)
                 records.local_is(self._journal, node, local)
+                self._did.append(made)
             case MakeDirectory(_, node, place):
-                self._folder.under_way.note([self._sent_directory(step)])
-                stamp = self._remote.make_directory(self._path(Tree.REMOTE, place, node))
+                path, sent = self._path(Tree.REMOTE, place, node), self._sent_directory(step)
+                self._folder.under_way.note([sent])
+                stamp = self._remote.make_directory(path)
                 records.remote_is(self._journal, node, RemoteState(place, Kind.DIRECTORY, stamp))
+                self._did.append(sent)
             case Move(side, node, place):
                 self._move(side, self._journal.node(node), place)
             case SetAside(node, name):
@@ -273,10 +286,11 @@ class StepExecutor:
             records.moved(self._journal, side, node.id, place, stamp)
         else:
             assert node.remote is not None
-            self._folder.under_way.note_move(target, node.remote.stamp.resource)
+            noted = Moved(node.remote.stamp.resource, place.name)
+            self._folder.under_way.note([noted])
             self._remote.move(source, target, node.remote.stamp)
             records.moved(self._journal, side, node.id, place, None)
-            self._moved.append((target, node.remote.stamp.resource))
+            self._did.append(noted)
 
     def _set_aside(self, node: Node, name: str) -> None:
         assert node.local is not None

@@ -91,7 +91,7 @@ class _Look:
         self._fresh: dict[Place, NodeId] = {}  # nodes that this look has added
         self._walked: list[tuple[NodeId, str]] = []
         self._names_all = False
-        self._doing = ""  # the mark of directories that we have brought to their places since the last look
+        self._doing = ""  # what marks directories as ours (`doings`); a walk has seen what is in them
         self._unites = False  # a first sync: what has one name on both sides is one
 
     def walk(self, *, everything: bool) -> RemoteLook:

@@ -21,7 +21,7 @@ from typing import Protocol
 from helenite.core.errors import HeleniteError, UnavailableError
 from helenite.core.paths import Path
 from syncagent.model import Kind, LocalStamp, RemoteStamp
-from syncagent.underway import Carried
+from syncagent.underway import Carried, Doing
 
 RETRY_MAX_S = 300.0
 """Nobody is waited for longer, whatever a server asks for."""
@@ -277,32 +277,24 @@ class Memory(Protocol):
     @property
     def is_empty(self) -> bool: ...
 
-    def note(self, carried: Iterable[Carried]) -> None:
-        """These are about to be brought over; called before."""
+    def note(self, doings: Iterable[Doing]) -> None:
+        """These are about to be done; called before."""
         ...
 
-    def of_content(self, digest: bytes) -> Sequence[Carried]:
-        """All that had this content (by SHA-256)."""
+    def end(self, doings: Iterable[Doing]) -> None:
+        """It is written down that these were done; called after."""
+        ...
+
+    def of_content(self, digest: bytes, *marks: str | int) -> Sequence[Carried]:
+        """All that had this content (by SHA-256), and one of these for name, inode here or id on the server."""
         ...
 
     def of_inode(self, inode: int) -> Sequence[Carried]:
         """All that had this inode here."""
         ...
 
-    def note_move(self, path: Path, resource: str) -> None:
-        """An entry of the server is about to be moved there; called before."""
-        ...
-
-    def end_moves(self, moves: Iterable[tuple[Path, str]]) -> None:
-        """It is written down that these entries were moved there; called after."""
-        ...
-
-    def end(self, carried: Iterable[Carried]) -> None:
-        """It is written down that these were brought over; called after."""
-        ...
-
-    def has_moved(self, path: Path, resource: str) -> bool:
-        """Whether this entry of the server was given the name of this path, perhaps in vain."""
+    def has_moved(self, entry: str | int, name: str) -> bool:
+        """Whether this entry (of the server: its id; here: its inode) was given this name, perhaps in vain."""
         ...
 
     def forget(self) -> None:

@@ -19,7 +19,7 @@ from syncagent.model import SIDES, Kind, Node, NodeId, RemoteState, Tree, path_o
 from syncagent.plan import Download, Plan, SetAside
 from syncagent.ports import Folder
 from syncagent.rescues import was_moved
-from syncagent.underway import Carried
+from syncagent.underway import Carried, Moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ class _Recognition:
         node = self._node(node_id)
         if node is None:
             return False
+        if node.ancestor is not None and self._is_our_move_here(node):
+            return True
         if node.remote is None:
             return self._is_fetched_from_there(node)
         return self._is_our_move(node) or self._is_sent_from_here(node)
@@ -82,8 +84,11 @@ class _Recognition:
 
     def _is_past(self, node: Node, side: Tree) -> bool:
         """Whether the other side has had what this one has."""
-        digest = self._digest(node, side)
-        for carried in () if digest is None else self._memory.of_content(digest):
+        assert node.local is not None
+        assert node.remote is not None
+        digest, here, there = self._digest(node, side), node.local, node.remote
+        marks = (here.stamp.inode, here.place.name, there.place.name, there.stamp.resource)
+        for carried in () if digest is None else self._memory.of_content(digest, *marks):
             if _proves(carried, node, side.other_side):
                 records.brought_before(self._journal, node.id, side, carried)
                 return True
@@ -92,11 +97,17 @@ class _Recognition:
     def _is_our_revision(self, node: Node) -> bool:
         """Whether the server's revision was sent from here, so that what is here now is the later one."""
         assert node.remote is not None
-        for carried in () if node.remote.digest is None else self._memory.of_content(node.remote.digest):
-            if carried.had is Tree.LOCAL and carried.resource == node.remote.stamp.resource:
-                records.brought_before(self._journal, node.id, Tree.REMOTE, carried)
-                return True
-        return False
+        known = self._of_revision(node.remote)
+        if not known or any(each.had is Tree.REMOTE for each in known):  # it was there before it was here
+            return False
+        records.brought_before(self._journal, node.id, Tree.REMOTE, known[0])
+        return True
+
+    def _of_revision(self, remote: RemoteState) -> list[Carried]:
+        """What is known of this very revision of the server's, but for the first one of a new entry."""
+        resource = remote.stamp.resource
+        known = () if remote.digest is None else self._memory.of_content(remote.digest, resource)
+        return [each for each in known if each.resource == resource]
 
     def _is_our_move(self, node: Node) -> bool:
         """Whether the server has an entry where we put it, and it was moved or removed here since.
@@ -107,11 +118,25 @@ class _Recognition:
             return False
         if node.local is not None and node.ancestor is None:
             return node.local.place != node.remote.place and self._is_past(node, Tree.REMOTE)
-        path = path_of(self._journal, Tree.REMOTE, node.id)
-        if not was_moved(node, Tree.REMOTE) or not self._memory.has_moved(path, node.remote.stamp.resource):
+        if not was_moved(node, Tree.REMOTE):
+            return False
+        if not self._memory.has_moved(node.remote.stamp.resource, node.remote.place.name):
             return False
         records.moved_before(self._journal, node.id)
         return True
+
+    def _is_our_move_here(self, node: Node) -> bool:
+        """Whether a local entry is where we put it because the server had it there, or was, and was moved on since."""
+        if node.local is None or not was_moved(node, Tree.LOCAL):
+            return False
+        for side, state in ((Tree.LOCAL, node.local), (Tree.REMOTE, node.remote)):
+            if state is not None and was_moved(node, side):
+                moved = Moved(node.local.stamp.inode, state.place.name)
+                if self._memory.has_moved(*moved):
+                    records.moved_before(self._journal, node.id, side)
+                    self._memory.end([moved])
+                    return True
+        return False
 
     def _is_sent_from_here(self, node: Node) -> bool:
         """Whether what the server alone has was sent from a local entry that has another name by now, or is deleted."""
@@ -119,8 +144,8 @@ class _Recognition:
             return False
         if node.ancestor is not None and node.ancestor.remote == node.remote.stamp:
             return False  # agreed upon
-        digest = self._digest(node, Tree.REMOTE)
-        for carried in () if digest is None else self._memory.of_content(digest):
+        digest, marks = self._digest(node, Tree.REMOTE), (node.remote.place.name, node.remote.stamp.resource)
+        for carried in () if digest is None else self._memory.of_content(digest, *marks):
             if carried.had is Tree.LOCAL and self._was_sent_to(carried, node.remote):
                 return self._takes_back(carried, node)
         return False
@@ -153,11 +178,17 @@ class _Recognition:
         return True
 
     def _is_fetched_from_there(self, node: Node) -> bool:
-        """Whether what only the local disk has was put there for an entry that has another name by now."""
+        """Whether what only the local disk has was put there for an entry that has another name by now, or is gone."""
         if node.local is None or node.remote is not None or node.ancestor is not None:
             return False
         for carried in self._memory.of_inode(node.local.stamp.inode):
-            there = self._journal.find_resource(carried.resource) if carried.had is Tree.REMOTE else None
+            if carried.had is not Tree.REMOTE:
+                continue
+            there = self._journal.find_resource(carried.resource)
+            if there is None and self._is_as_fetched(node, carried):
+                records.fetched_and_gone(self._journal, node.id, carried)
+                self._memory.end([carried])
+                return True
             if there is None or there.local is not None or there.kind is not node.kind or there.id in self._running:
                 continue
             if self._is_known(there):
@@ -170,13 +201,21 @@ class _Recognition:
             return True  # else both were changed since, and the planner will say so
         return False
 
+    def _is_as_fetched(self, node: Node, carried: Carried) -> bool:
+        """Whether a local entry has been left alone since we put it there, by a journal that knows what was there.
+
+        Who renamed it wants it; and who has lost the journal deletes nothing.
+        """
+        assert node.local is not None
+        is_known = not self._journal.is_new and carried.name == node.local.place.name
+        return is_known and self._digest(node, Tree.LOCAL) == carried.digest
+
     def _is_known(self, there: Node) -> bool:
         """Whether what the server has of a node that is not here was agreed upon, or sent from here since."""
         assert there.remote is not None
         if there.ancestor is not None and there.ancestor.remote == there.remote.stamp:
             return True
-        sent = [] if there.remote.digest is None else self._memory.of_content(there.remote.digest)
-        return any(each.had is Tree.LOCAL and each.resource == there.remote.stamp.resource for each in sent)
+        return any(each.had is Tree.LOCAL for each in self._of_revision(there.remote))
 
     def _digest(self, node: Node, side: Tree) -> bytes | None:
         """Of what a side holds, if that can be known now; empty for a directory."""

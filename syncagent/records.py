@@ -45,12 +45,13 @@ def pair(journal: Journal, local_id: NodeId, remote_id: NodeId) -> None:
             journal.put(replace(child, ancestor=agreed, remote=there))
 
 
-def moved_before(journal: Journal, node_id: NodeId) -> None:
-    """We had moved a node to where the server has it: that is agreed upon, whatever happened here since."""
+def moved_before(journal: Journal, node_id: NodeId, side: Tree = Tree.REMOTE) -> None:
+    """We had moved a node to where this side has it: that is agreed upon, whatever happened on the other since."""
     node = journal.node(node_id)
-    assert node.remote is not None
+    state = node.state(side)
+    assert state is not None
     assert node.ancestor is not None
-    journal.put(replace(node, ancestor=replace(node.ancestor, place=node.remote.place)))
+    journal.put(replace(node, ancestor=replace(node.ancestor, place=state.place)))
 
 
 def rescue(journal: Journal, node_id: NodeId) -> None:
@@ -185,6 +186,18 @@ def sent_and_gone(journal: Journal, node_id: NodeId, digest: bytes) -> None:
     there = node.remote
     ancestor = AgreedState(there.place, node.kind, digest or None, LocalStamp(0, there.stamp.size), there.stamp)
     journal.put(replace(node, ancestor=ancestor))
+
+
+def fetched_and_gone(journal: Journal, node_id: NodeId, carried: Carried) -> None:
+    """What is here was put here by us, and the server has removed it since: both sides had it, and that one deleted it.
+
+    What nobody has touched here then goes; what was changed here stays.
+    """
+    node = journal.node(node_id)
+    assert node.local is not None
+    here = node.local
+    remote = RemoteStamp(carried.resource, size=here.stamp.size)
+    journal.put(replace(node, ancestor=AgreedState(here.place, node.kind, carried.digest or None, here.stamp, remote)))
 
 
 def directory_id(journal: Journal, place: Place) -> str:

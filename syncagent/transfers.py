@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from helenite.core.errors import EntryNotFoundError, HeleniteError, PreconditionFailedError
 from helenite.core.paths import Path
@@ -92,8 +93,9 @@ class Transfers:
         self._lanes = lanes
         self._loads: list[_Load] = []
         self._arrived: deque[tuple[Cargo, Result]] = deque()  # and not yet taken over
+        self._coming: dict[NodeId, list[Carried]] = {}  # about to be put in place
         self._placed: list[Carried] = []
-        self._sent: list[Carried] = []  # and taken over since the last time, so by now that is written down
+        self._carried: list[Carried] = []  # taken over, which is about to be written down
         self._running: set[NodeId] = set()
         self._begun: dict[NodeId, Incoming] = {}  # what is staged of downloads, and not in place
         self._overlaps = Overlaps()
@@ -119,7 +121,9 @@ class Transfers:
             self._counts,
             self._begun,
             self._astray,
-            self._sent,
+            self._coming,
+            self._placed,
+            self._carried,
         ):
             held.clear()
         self._overlaps.clear()
@@ -150,9 +154,8 @@ class Transfers:
         self._go_down()
 
     def collect(self) -> Iterator[Arrival]:
-        """Take over what has arrived."""
-        self._folder.under_way.end(self._sent)
-        self._sent = []
+        """Take over what has arrived. When that is written down, `end` is to be called."""
+        self._carried = []
         self._unload()
         self._foretell()
         while self._arrived:
@@ -161,7 +164,7 @@ class Transfers:
             arrival = self._end(cargo, result)
             if isinstance(cargo, Outgoing):
                 if isinstance(result, Uploaded) and arrival.error is None and result.sent.digest is not None:
-                    self._sent.append(cargo.carried(result.sent.digest))
+                    self._carried.append(cargo.carried(result.sent.digest))
                 is_renamed = cargo.replaces is None and not self._is_at(cargo.place.parent, cargo.target[:-1])
                 since = self._overlaps.end(cargo.step.node, cargo.target, is_renamed=is_renamed)
                 if since is not None and arrival.error is None:
@@ -169,11 +172,18 @@ class Transfers:
                         self._astray[cargo.step.node] = cargo.target
                     observe.ask_again(self._journal, cargo.place.parent, since)
                     arrival = replace(arrival, is_doubtful=True)
+            elif arrival.error is None:
+                self._carried += self._coming.pop(cargo.step.node, ())
             yield arrival
         placed, self._placed = self._placed, []
-        if placed:
-            self._folder.under_way.note(placed)
+        self._folder.under_way.note(placed)
+        self._carried += placed
         self._clear()
+
+    def end(self) -> None:
+        """What was taken over is written down."""
+        self._folder.under_way.end(self._carried)
+        self._carried = []
 
     def looked(self, removed: Iterable[Path] | None) -> None:
         """The server was looked at; what it says is removed, if it does."""
@@ -247,14 +257,14 @@ class Transfers:
 
     def _foretell(self) -> None:
         """Note what is about to be put in place (`underway`)."""
-        coming = []
+        self._coming = {}
         for cargo, result in self._arrived:
             if isinstance(cargo, Incoming) and isinstance(result, Fetched):
                 with suppress(KeyError, EntryNotFoundError, OSError):  # gone by now, as will be found out
                     name, inode = self._goal(cargo)[1][-1], result.content.staged.lstat().st_ino
-                    coming.append(Carried(Tree.REMOTE, name, result.content.digest, inode, cargo.stamp.resource))
-        if coming:
-            self._folder.under_way.note(coming)
+                    coming = Carried(Tree.REMOTE, name, result.content.digest, inode, cargo.stamp.resource)
+                    self._coming[cargo.step.node] = [coming]
+        self._folder.under_way.note(chain.from_iterable(self._coming.values()))
 
     def _goal(self, cargo: Incoming) -> tuple[Place, Path]:
         """Where a download belongs by now."""

@@ -5,10 +5,12 @@ know; one that dies after it has put a download in place finds a file that it do
 renamed meanwhile, here or there, that would look like a conflict, of the device with itself. So each upload is noted,
 in a file of the folder's own directory, before it is sent, and each download before it is put in place, with all that
 tells the file again: name, content, inode and id on the server. What that proves is decided in `recognition`. Moves on
-the server are noted likewise: who renames an entry again has not moved it against somebody else.
+either side are noted likewise: who renames an entry again has not moved it against somebody else. What is written down
+in the journal is forgotten here at once: the same content or name may come again, and from somebody else.
 
-Losing the file costs a conflict copy or a name, so it is not flushed. After a power cut it counts as lost: what this
-device had by then may be gone from its disk, and an emptied file must not look like a person's edit of it.
+Losing the file costs a conflict copy or a name, so it is not flushed, and trouble with it stops nothing. After a power
+cut it counts as lost: what this device had by then may be gone from its disk, and an emptied file must not look like a
+person's edit of it.
 
 Kept by `folder`. Any thread: one lock guards the file and the memory.
 """
@@ -17,16 +19,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter, defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import repeat
 from pathlib import Path as FilePath
 from typing import NamedTuple
 
-from helenite.core.paths import Path
 from syncagent.model import Tree
 
 KEPT_MAX = 8_192
-"""More than can be under way at a time (`transfers`); the file has at most twice as many lines."""
+"""More than can be under way at a time (`transfers`); the file has about twice as many lines at most."""
+ATTEMPTS_MAX = 2
+"""Of one request: the one that is written down, and earlier ones that may still come to something."""
 
 
 class Carried(NamedTuple):
@@ -48,8 +53,15 @@ class Carried(NamedTuple):
     """Of a new entry there: where it was sent to, which may be another directory by then."""
 
 
-_Moved = tuple[str, str]
-"""Which entry of the server was to get which name."""
+class Moved(NamedTuple):
+    """An entry that was to get another name, perhaps in vain."""
+
+    entry: str | int
+    """Of the server: its id there; of the local folder: its inode."""
+    name: str
+
+
+Doing = Carried | Moved
 _DONE = "done"
 
 
@@ -61,97 +73,100 @@ class UnderWay:
         self._file = file
         self._boot = boot
         self._lock = threading.Lock()
-        self._kept: deque[Carried | _Moved] | None = None  # as in the file; None: not read yet
-        self._by_content: defaultdict[bytes, list[Carried]] | None = None  # None: to be made of what is kept
-        self._by_inode: defaultdict[int, list[Carried]] = defaultdict(list)
-        self._lines = 0
+        self._kept: dict[Doing, int] | None = None  # how often, the oldest first; None: the file was not read yet
+        self._found: defaultdict[object, list[Carried]] | None = None  # by what is asked for; None: to be made anew
+        self._lines = 0  # in the file; 0: it has to be written anew
 
     @property
     def is_empty(self) -> bool:
         with self._lock:
             return not self._load()
 
-    def note(self, carried: Iterable[Carried]) -> None:
-        """These are about to be brought over."""
-        self._add(list(carried))
-
-    def note_move(self, path: Path, resource: str) -> None:
-        """An entry of the server is about to be moved there."""
-        self._add([(resource, path[-1])])
-
-    def end_moves(self, moves: Iterable[tuple[Path, str]]) -> None:
-        """It is written down that these entries were moved there."""
-        self._end(Counter((resource, path[-1]) for path, resource in moves))
-
-    def end(self, carried: Iterable[Carried]) -> None:
-        """It is written down that these were brought over. An earlier attempt may still come to something."""
-        self._end(Counter(carried))
-
-    def _end(self, ended: Counter[Carried | _Moved]) -> None:
+    def note(self, doings: Iterable[Doing]) -> None:
+        """These are about to be done."""
+        fresh = list(doings)
+        if not fresh:
+            return
         with self._lock:
             kept = self._load()
-            if ended.keys().isdisjoint(kept):
-                return
-            self._kept, self._by_content = deque(_without(kept, ended), KEPT_MAX), None
-            with self._file.open("a", encoding="utf-8") as stream:
-                stream.writelines(_line(each, _DONE) for each in ended.elements())
-            self._lines += ended.total()
+            for each in fresh:
+                _remember(kept, each)
+            self._found = None
+            self._write([_line(each) for each in fresh])
 
-    def of_content(self, digest: bytes) -> Sequence[Carried]:
-        """All that had this content."""
+    def end(self, doings: Iterable[Doing]) -> None:
+        """It is written down that these were done. An earlier attempt may still come to something."""
         with self._lock:
-            return tuple(self._index().get(digest, ()))
+            kept = self._load()
+            ended = [each for each in doings if _end(kept, each)]
+            if not ended:
+                return
+            self._found = None
+            if kept:
+                self._write([_line(each, _DONE) for each in ended])
+            else:
+                self._remove()
+
+    def of_content(self, digest: bytes, *marks: str | int) -> Sequence[Carried]:
+        """All that had this content, and one of these for its name, its inode or its id on the server."""
+        with self._lock:
+            found = self._index()
+            return tuple(dict.fromkeys(each for mark in marks for each in found.get((digest, mark), ())))
 
     def of_inode(self, inode: int) -> Sequence[Carried]:
         """All that had this inode."""
         with self._lock:
-            self._index()
-            return tuple(self._by_inode.get(inode, ()))
+            return tuple(self._index().get(inode, ()))
 
-    def has_moved(self, path: Path, resource: str) -> bool:
-        """Whether this entry of the server was given the name of this path, perhaps in vain."""
+    def has_moved(self, entry: str | int, name: str) -> bool:
+        """Whether this entry was given this name, perhaps in vain."""
         with self._lock:
-            return (resource, path[-1]) in self._load()
+            return Moved(entry, name) in self._load()
 
     def forget(self) -> None:
         """It is known what came of all of them."""
         with self._lock:
             if self._load() or self._lines:
-                self._kept, self._lines, self._by_content = deque(maxlen=KEPT_MAX), 0, None
-                self._file.unlink(missing_ok=True)
+                self._kept, self._found = {}, None
+                self._remove()
 
-    def _add(self, fresh: list[Carried] | list[_Moved]) -> None:
-        with self._lock:
-            kept = self._load()
-            kept.extend(fresh)
-            self._by_content = None
-            if not self._lines or self._lines + len(fresh) > 2 * KEPT_MAX:
-                self._file.write_text("".join([f"{self._boot}\n", *map(_line, kept)]), encoding="utf-8")
-                self._lines = 1 + len(kept)
-                return
-            with self._file.open("a", encoding="utf-8") as stream:
-                stream.writelines(map(_line, fresh))
-            self._lines += len(fresh)
+    def _write(self, lines: list[str]) -> None:
+        """Add lines to the file, or write it anew, with all that is kept."""
+        is_anew = not self._lines or self._lines + len(lines) > 2 * KEPT_MAX
+        if is_anew:
+            every = (line for each, count in self._load().items() for line in repeat(_line(each), count))
+            lines = [f"{self._boot}\n", *every]
+        known, self._lines = 0 if is_anew else self._lines, 0
+        with suppress(OSError), self._file.open("w" if is_anew else "a", encoding="utf-8") as stream:
+            stream.writelines(lines)
+            stream.close()  # what is written now may fail now
+            self._lines = known + len(lines)
 
-    def _load(self) -> deque[Carried | _Moved]:
+    def _remove(self) -> None:
+        self._lines = 0
+        with suppress(OSError):  # then it is written over
+            self._file.unlink(missing_ok=True)
+
+    def _load(self) -> dict[Doing, int]:
         if self._kept is None:
             try:
-                lines = self._file.read_text(encoding="utf-8").splitlines()
-            except FileNotFoundError:
+                lines = self._file.read_text(encoding="utf-8", errors="replace").splitlines()
+            except OSError:
                 lines = []
             if not self._boot or lines[:1] != [self._boot]:
                 lines = []  # what there is is written over
-            self._kept, self._lines = deque(_parse(lines[1:]), KEPT_MAX), len(lines)
+            self._kept, self._lines = _parse(lines[1:]), len(lines)
         return self._kept
 
-    def _index(self) -> defaultdict[bytes, list[Carried]]:
-        if self._by_content is None:
-            self._by_content, self._by_inode = defaultdict(list), defaultdict(list)
-            for carried in self._load():
-                if isinstance(carried, Carried):
-                    self._by_content[carried.digest].append(carried)
-                    self._by_inode[carried.inode].append(carried)
-        return self._by_content
+    def _index(self) -> defaultdict[object, list[Carried]]:
+        if self._found is None:
+            self._found = defaultdict(list)
+            for each in self._load():
+                if isinstance(each, Carried):
+                    self._found[each.inode].append(each)
+                    for mark in (each.name, each.inode, each.resource):
+                        self._found[each.digest, mark].append(each)
+        return self._found
 
 
 def find_boot() -> str:
@@ -162,24 +177,31 @@ def find_boot() -> str:
         return ""
 
 
-def _line(noted: Carried | _Moved, *end: str) -> str:
-    values = (noted.had, noted.name, noted.digest.hex(), *noted[3:]) if isinstance(noted, Carried) else noted
+def _remember(kept: dict[Doing, int], doing: Doing) -> None:
+    """Once more, and as the youngest; what is too many is forgotten. What is done here does not come late."""
+    is_asked = isinstance(doing.entry, str) if isinstance(doing, Moved) else doing.had is Tree.LOCAL
+    kept[doing] = min(kept.pop(doing, 0) + 1, ATTEMPTS_MAX if is_asked else 1)
+    if len(kept) > KEPT_MAX:
+        del kept[next(iter(kept))]
+
+
+def _end(kept: dict[Doing, int], doing: Doing) -> bool:
+    """Once less; whether it was kept."""
+    count = kept.get(doing, 0)
+    if count > 1:
+        kept[doing] = count - 1
+    elif count:
+        del kept[doing]
+    return count > 0
+
+
+def _line(doing: Doing, *end: str) -> str:
+    values = (doing.had, doing.name, doing.digest.hex(), *doing[3:]) if isinstance(doing, Carried) else doing
     return json.dumps((*values, *end)) + "\n"
 
 
-def _without(noted: Iterable[Carried | _Moved], ended: Counter[Carried | _Moved]) -> Iterable[Carried | _Moved]:
-    """One less of each for each time that it has ended."""
-    left = Counter(ended)
-    for each in noted:
-        if left[each] > 0:
-            left[each] -= 1
-        else:
-            yield each
-
-
-def _parse(lines: Iterable[str]) -> Iterable[Carried | _Moved]:
-    noted: list[Carried | _Moved] = []
-    ended: Counter[Carried | _Moved] = Counter()
+def _parse(lines: Iterable[str]) -> dict[Doing, int]:
+    kept: dict[Doing, int] = {}
     for line in lines:
         try:
             values = json.loads(line)
@@ -190,17 +212,17 @@ def _parse(lines: Iterable[str]) -> Iterable[Carried | _Moved]:
         if found is None:
             continue  # another version of this program wrote it
         if is_end:
-            ended[found] += 1
+            _end(kept, found)
         else:
-            noted.append(found)
-    return _without(noted, ended)
+            _remember(kept, found)
+    return kept
 
 
-def _from_values(values: object) -> Carried | _Moved | None:
+def _from_values(values: object) -> Doing | None:
     match values:
         case [str(had), str(name), str(digest), int(inode), str(resource), str(parent), str(path)]:
             return Carried(Tree(had), name, bytes.fromhex(digest), inode, resource, parent, path)
-        case [str(resource), str(name)]:
-            return resource, name
+        case [str(entry) | int(entry), str(name)]:
+            return Moved(entry, name)
         case _:
             return None

@@ -1,4 +1,4 @@
-"""Two people whose agents work while requests get lost, come to something later, or are overtaken by others.
+"""Two people whose agents work while requests get lost, come to something later, are overtaken by others, or die.
 
 Stricter than `test_sync_engine`: each file has one person, so at the end it has the name and the content that this
 person gave it last, whatever became of the requests in between, and nothing else is there.
@@ -15,14 +15,20 @@ import pytest
 from helenite.core.errors import UnavailableError
 from tests.support.sync_people import Person, UnsureServer
 from tests.support.sync_server import MemoryServer
-from tests.support.sync_world import Agent, World
+from tests.support.sync_world import Agent, Crash, World, disturbing
 
 SEEDS = 60
 SEEDS_SLOW = 3000
 
 
+ON_DISK = {"exchange", "move_to_free_name"}
+
+
 class Meanwhile:
-    """What happens before and after each request: a person goes on, something overdue is done, another thread works."""
+    """What happens before and after each request: a person goes on, something overdue is done, another thread works.
+
+    Before and after a rename on a disk, or a request, an agent may also die.
+    """
 
     def __init__(self, random: Random, world: World, people: list[Person], servers: list[UnsureServer]) -> None:
         self._random = random
@@ -31,11 +37,18 @@ class Meanwhile:
         self.servers = servers
         self._busy = False
         self.share = 0.0
+        self.deaths = 0.0
+        self.mortal: list[Agent] = []
+        """Whose processes are at work."""
         self.working: list[Agent] = []
         """Whose engines are in the middle of a cycle."""
 
     def __call__(self, phase: str, name: str) -> None:
-        if self._busy or self._random.random() >= self.share:
+        if self._busy:
+            return
+        if self.deaths and self.mortal and self._random.random() < self.deaths:
+            raise Crash(f"{phase} {name}")
+        if name in ON_DISK or self._random.random() >= self.share:
             return
         self._busy = True
         number = self._random.randrange(len(self._people))
@@ -52,7 +65,8 @@ class Meanwhile:
         self._busy = False
 
 
-def simulate(seed: int, base: Path) -> None:
+def simulate(seed: int, base: Path, *, dies: bool = False) -> None:
+    """One run. `dies`: agents do, in the middle of their work."""
     random = Random(seed)
     server = MemoryServer(
         tells_changes=random.random() < 0.8,
@@ -65,23 +79,30 @@ def simulate(seed: int, base: Path) -> None:
     servers = [doubt(agent, random, base) for agent in world.agents]
     people = [Person(agent.root, f"p{number}", random) for number, agent in enumerate(world.agents)]
     meanwhile = server.hook = Meanwhile(random, world, people, servers)
-    for _ in range(random.randrange(1, 5)):
-        for person in people:
-            person.work(random.randrange(8))
-        meanwhile.share = random.choice((0.0, 0.05, 0.2))
-        for one in servers:
-            one.share = random.choice((0.0, 0.1, 0.5))
-        for _ in range(random.randrange(1, 10)):
-            go_on(random, world, people, meanwhile)
-            pass_time(random, world, servers)
-        meanwhile.share = 0.0
-        for one in servers:
-            one.share = 0.0
-            one.do_some(1_000)
-        world.settle()
-        check(world, people)
+    with disturbing(pytest.MonkeyPatch(), meanwhile):
+        for _ in range(random.randrange(1, 5)):
+            for person in people:
+                person.work(random.randrange(8))
+            live(random, world, people, meanwhile, dies=dies)
+            world.settle()
+            check(world, people)
     for agent in world.agents:
         agent.restart()
+
+
+def live(random: Random, world: World, people: list[Person], meanwhile: Meanwhile, *, dies: bool) -> None:
+    """Agents and people work for a while, and things go wrong."""
+    meanwhile.share = random.choice((0.0, 0.05, 0.2))
+    meanwhile.deaths = random.choice((0.0, 0.02, 0.1)) if dies else 0.0
+    for one in meanwhile.servers:
+        one.share = random.choice((0.0, 0.1, 0.5))
+    for _ in range(random.randrange(1, 10)):
+        go_on(random, world, people, meanwhile)
+        pass_time(random, world, meanwhile.servers)
+    meanwhile.share = meanwhile.deaths = 0.0
+    for one in meanwhile.servers:
+        one.share = 0.0
+        one.do_some(1_000)
 
 
 def doubt(agent: Agent, random: Random, base: Path) -> UnsureServer:
@@ -114,12 +135,18 @@ def pass_time(random: Random, world: World, servers: list[UnsureServer]) -> None
 
 def cycle(random: Random, agent: Agent, person: Person, meanwhile: Meanwhile) -> None:
     hints, person.hints = person.hints, set()
+    meanwhile.mortal.append(agent)
     meanwhile.working.append(agent)
-    with suppress(UnavailableError):  # the server could not be looked at
-        agent.engine.cycle(hints, everywhere=random.random() < 0.4, asks=random.random() < 0.8)
-    meanwhile.working.remove(agent)
-    if agent.late is not None:
-        agent.late.run_some(random.randrange(4))
+    try:
+        with suppress(UnavailableError):  # the server could not be looked at
+            agent.engine.cycle(hints, everywhere=random.random() < 0.4, asks=random.random() < 0.8)
+        meanwhile.working.remove(agent)
+        if agent.late is not None:
+            agent.late.run_some(random.randrange(4))
+    except Crash:
+        meanwhile.working = [other for other in meanwhile.working if other is not agent]
+        agent.restart()
+    meanwhile.mortal.remove(agent)
 
 
 def check(world: World, people: list[Person]) -> None:
@@ -133,11 +160,12 @@ def check(world: World, people: list[Person]) -> None:
     assert world.server.write_count() == before
 
 
-def test_simulated_people(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("dies", [False, True])
+def test_simulated_people(tmp_path: Path, request: pytest.FixtureRequest, *, dies: bool) -> None:
     for seed in range(SEEDS_SLOW if request.config.getoption("--slow") else SEEDS):
         base = tmp_path / str(seed)
         base.mkdir()
         try:
-            simulate(seed, base)
-        except Exception as error:
-            raise AssertionError(f"simulate({seed}, …): {error!r}") from error
+            simulate(seed, base, dies=dies)
+        except (Exception, Crash) as error:
+            raise AssertionError(f"simulate({seed}, …, dies={dies}): {error!r}") from error

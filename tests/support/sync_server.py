@@ -104,6 +104,7 @@ class MemoryServer:
         self._items: dict[int, Item] = {1: self.root}
         self._sequence = 0
         self._log: list[tuple[int, Item, Item | None, str]] = []  # sequence, item, directory that it left, name there
+        self._touched: set[int] = set()  # the sequences at which nothing but properties of a directory changed
 
     # Looking, for tests
 
@@ -153,6 +154,12 @@ class MemoryServer:
         item.parent = None
         self.trash.append(item)
         self._note(item, parent, name)
+
+    def touch(self, path: Path) -> None:
+        """Set some property of a directory: nothing has come to its place, and nothing is said of what is in it."""
+        item = self._need(path)
+        self._touched.add(self._sequence + 1)
+        self._note(item, None, "")
 
     def lose_history(self) -> None:
         """Whoever has read anything so far has read what is lost."""
@@ -333,7 +340,9 @@ class MemoryServer:
             raise SequenceExpiredError("a directory went away and came back: our gateway takes two answers for that")
         token = events[-1][0] if events else since
         # As our gateway: what is beneath a directory that has arrived is named, so what is not named is not there.
-        come = {item.id for _, item, left, _ in events if self._has_come(item, left)}
+        come = {
+            item.id for number, item, left, _ in events if number not in self._touched and self._has_come(item, left)
+        }
         told = [inner for _, item, _, _ in events for inner in (item.walk() if item.id in come else [item])]
         changed = {item.id: item for item in told if item.is_attached and item is not self.root}
         arrived = {item for item in come if self._items[item].is_attached}

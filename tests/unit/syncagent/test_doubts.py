@@ -17,7 +17,7 @@ from syncagent.engine import LATE_S
 from syncagent.model import RemoteStamp
 from syncagent.ports import Upload
 from tests.support.sync_server import MemoryServer
-from tests.support.sync_world import Agent, Make, World, write
+from tests.support.sync_world import Agent, Crash, Make, World, write
 
 
 def lose(server: MemoryServer, request: str, phase: str = "after", count: int = 1) -> None:
@@ -269,3 +269,113 @@ def test_before_a_request_is_made_again_it_is_asked_what_became_of_it(
     agent.engine.cycle([()], asks=False)
     settle(world)
     assert server.listing() == {"e": None}
+
+
+def never_quiet(world: World, agent: Agent) -> set[str]:
+    """From now on a file waits that cannot be sent, so that nothing is forgotten for being all; names are refused."""
+    server, refused = world.server, {"busy"}
+    store = server.store
+
+    def choose(path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
+        if path[-1] in refused:
+            raise UnavailableError("lost")
+        return store(path, upload, replaces)
+
+    server.store = choose  # type: ignore[method-assign]
+    write(agent, "busy")
+    return refused
+
+
+def test_a_directory_that_another_makes_where_ours_was_is_not_ours(make: Make) -> None:
+    """As file managers do: `New Folder` is made and renamed, and then somebody else makes a `New Folder`."""
+    world = make(group_max=1)
+    agent, server = world.agents[0], world.server
+    refused = never_quiet(world, agent)
+    (agent.root / "new").mkdir()
+    begin(world, agent)
+    (agent.root / "new").rename(agent.root / "named")
+    begin(world, agent)
+    assert server.listing() == {"named": None}
+    server.make(("new",))
+    begin(world, agent)
+    refused.clear()
+    settle(world)
+    assert agent.listing() == {"busy": b"1", "named": None, "new": None}
+
+
+@pytest.mark.parametrize("edits", [True, False])
+def test_what_another_takes_back_is_taken_back(make: Make, *, edits: bool) -> None:
+    """That it was here before, and came from there, does not make it this device's own doing."""
+    world = make(group_max=1)
+    agent, server = world.agents[0], world.server
+    refused = never_quiet(world, agent)
+    for content in (b"1", b"22", b"1"):
+        server.put(("f",), content)
+        if edits and content == b"1" and "f" in agent.listing():
+            write(agent, "f", b"mine")
+        begin(world, agent)
+    refused.clear()
+    settle(world)
+    contents = sorted(content or b"" for content in server.listing().values())
+    assert contents == ([b"1", b"1", b"mine"] if edits else [b"1", b"1"])
+    assert server.listing()["f"] == b"1"
+
+
+def test_a_directory_is_touched_while_the_tree_is_walked_over(world: World, agent: Agent, server: MemoryServer) -> None:
+    """That the server says nothing of what is in it does not say that there is nothing."""
+    write(agent, "other", b"0")
+    settle(world)
+    server.make(("d",))
+    server.put(("d", "f"), b"1")
+    settle(world)
+    server.put(("d", "g"), b"2")
+    server.forget_changes()
+
+    def touch(phase: str, name: str) -> None:
+        if (phase, name) == ("before", "walk"):
+            server.hook = lambda _phase, _name: None
+            server.touch(("d",))
+
+    server.hook = touch
+    agent.cycle()
+    assert server.requests["walk"]
+    settle(world)
+    assert agent.listing() == {"other": b"0", "d": None, "d/f": b"1", "d/g": b"2"}
+    assert not agent.trashed()
+
+
+def test_a_directory_of_ours_is_touched(world: World, agent: Agent, server: MemoryServer) -> None:
+    write(agent, "d/f", b"1")
+    agent.cycle()
+    server.touch(("d",))
+    settle(world)
+    server.touch(("d",))
+    settle(world)
+    assert agent.listing() == {"d": None, "d/f": b"1"}
+
+
+def test_what_a_process_asked_for_comes_when_the_next_one_has_begun(
+    world: World, agent: Agent, server: MemoryServer
+) -> None:
+    write(agent, "f", b"1")
+    settle(world)
+    (agent.root / "f").rename(agent.root / "g")
+    kept: list[Callable[[], object]] = []
+    move = server.move
+
+    def die(*given: object) -> None:
+        kept.append(lambda: move(*given))  # type: ignore[arg-type]
+        raise Crash
+
+    server.move = die  # type: ignore[method-assign]
+    with pytest.raises(Crash):
+        agent.cycle()
+    server.move = move  # type: ignore[method-assign]
+    agent.restart()
+    (agent.root / "g").rename(agent.root / "f")
+    world.clock.now += 1
+    assert agent.cycle().is_quiet
+    kept[0]()
+    assert server.listing() == {"g": b"1"}
+    settle(world)
+    assert server.listing() == {"f": b"1"}
