@@ -20,6 +20,7 @@ from helenite.core.errors import (
     EntryNotFoundError,
     HeleniteError,
     HistoryLostError,
+    InvalidPathError,
     ParentNotFoundError,
     PreconditionFailedError,
     SequenceExpiredError,
@@ -139,6 +140,8 @@ class MemoryServer:
         parent = self._directory(target[:-1])
         if self._find(target) is not None:
             raise EntryExistsError(str(target))
+        if any(above is item for above in parent.lineage()):  # a request that comes late
+            raise InvalidPathError(f"{target} is in what is to be moved there")
         assert item.parent is not None
         old_parent, old_name = item.parent, item.name
         del old_parent.children[old_name]
