@@ -171,7 +171,7 @@ class StepExecutor:
                     self._fail(step, error, outcome)
             else:
                 others.append(step)
-        sent = [self._sent_directory(step) for step, _ in makes]
+        sent = [self._sent_directory(step, path) for step, path in makes]
         self._folder.under_way.note(sent)
         answers = self._make_remote([path for _, path in makes])
         for (step, _), noted, made in zip(makes, sent, answers, strict=True):
@@ -183,11 +183,11 @@ class StepExecutor:
                 outcome.done.append(step)
         return others
 
-    def _sent_directory(self, step: MakeDirectory) -> Carried:
+    def _sent_directory(self, step: MakeDirectory, path: Path) -> Carried:
         local = self._journal.node(step.node).local
         assert local is not None
         parent = records.directory_id(self._journal, step.place)
-        return Carried(Tree.LOCAL, step.place.name, b"", local.stamp.inode, "", parent)
+        return Carried(Tree.LOCAL, step.place.name, b"", local.stamp.inode, "", parent, "/".join(path))
 
     def _make_remote(self, paths: list[Path]) -> Sequence[RemoteStamp | HeleniteError]:
         made: list[RemoteStamp | HeleniteError] = []
@@ -222,13 +222,17 @@ class StepExecutor:
                 local = LocalState(place, Kind.DIRECTORY, self._folder.make_directory(path))
                 remote = self._journal.node(node).remote
                 assert remote is not None
-                made = Carried(Tree.REMOTE, place.name, b"", local.stamp.inode, remote.stamp.resource)
+                made = Carried(
+                    Tree.REMOTE, place.name, b"", local.stamp.inode, remote.stamp.resource,
+                    touched_ns=self._folder.touched_ns(path),
+                )  # fmt: skip
                 self._folder.under_way.note([made])
                 self._touched.append(path)
                 records.local_is(self._journal, node, local)
                 self._did.append(made)
             case MakeDirectory(_, node, place):
-                path, sent = self._path(Tree.REMOTE, place, node), self._sent_directory(step)
+                path = self._path(Tree.REMOTE, place, node)
+                sent = self._sent_directory(step, path)
                 self._folder.under_way.note([sent])
                 stamp = self._remote.make_directory(path)
                 records.remote_is(self._journal, node, RemoteState(place, Kind.DIRECTORY, stamp))

@@ -177,6 +177,10 @@ class LocalFolder:
             os.mkdir(self._writable(path))
             return self._stamp_now(path)
 
+    def touched_ns(self, path: Path) -> int:
+        with _translated(path):
+            return os.lstat(self._absolute(path)).st_ctime_ns
+
     def move(self, source: Path, target: Path, expected: LocalStamp) -> LocalStamp:
         with _translated(target):
             self._expect(source, expected)

@@ -348,6 +348,10 @@ class Folder(Protocol):
         """EntryExistsError when anything has the name."""
         ...
 
+    def touched_ns(self, path: Path) -> int:
+        """When a directory, its name or one of its entries was last changed; EntryNotFoundError when it is gone."""
+        ...
+
     def move(self, source: Path, target: Path, expected: LocalStamp) -> LocalStamp:
         """Rename, without ever replacing anything; the new stamp."""
         ...

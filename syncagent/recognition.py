@@ -204,11 +204,18 @@ class _Recognition:
     def _is_as_fetched(self, node: Node, carried: Carried) -> bool:
         """Whether a local entry has been left alone since we put it there, by a journal that knows what was there.
 
-        Who renamed it wants it; and who has lost the journal deletes nothing.
+        Who renamed it wants it; and who has lost the journal deletes nothing. Directories are all alike: a person's own
+        of that name may have got the inode.
         """
         assert node.local is not None
-        is_known = not self._journal.is_new and carried.name == node.local.place.name
-        return is_known and self._digest(node, Tree.LOCAL) == carried.digest
+        if self._journal.is_new or carried.name != node.local.place.name:
+            return False
+        if node.kind is not Kind.DIRECTORY:
+            return self._digest(node, Tree.LOCAL) == carried.digest
+        try:
+            return self._folder.touched_ns(path_of(self._journal, Tree.LOCAL, node.id)) == carried.touched_ns
+        except HeleniteError:
+            return False  # it was removed a moment ago
 
     def _is_known(self, there: Node) -> bool:
         """Whether what the server has of a node that is not here was agreed upon, or sent from here since."""

@@ -51,6 +51,8 @@ class Carried(NamedTuple):
     """Of a new entry there: the id of the directory, which may be renamed meanwhile; empty: the synced folder."""
     path: str = ""
     """Of a new entry there: where it was sent to, which may be another directory by then."""
+    touched_ns: int = 0
+    """Of a directory that was made here: what tells it from a later one that was given its inode; 0: not known."""
 
 
 class Moved(NamedTuple):
@@ -205,7 +207,7 @@ def _parse(lines: Iterable[str]) -> dict[Doing, int]:
     for line in lines:
         try:
             values = json.loads(line)
-            is_end = isinstance(values, list) and values[-1:] == [_DONE] and len(values) in {3, 8}
+            is_end = isinstance(values, list) and values[-1:] == [_DONE] and len(values) in {3, 8, 9}
             found = _from_values(values[:-1] if is_end else values)
         except ValueError:
             continue  # the process died while it wrote this line
@@ -220,8 +222,10 @@ def _parse(lines: Iterable[str]) -> dict[Doing, int]:
 
 def _from_values(values: object) -> Doing | None:
     match values:
-        case [str(had), str(name), str(digest), int(inode), str(resource), str(parent), str(path)]:
+        case [str(had), str(name), str(digest), int(inode), str(resource), str(parent), str(path)]:  # before touched_ns
             return Carried(Tree(had), name, bytes.fromhex(digest), inode, resource, parent, path)
+        case [str(had), str(name), str(digest), int(inode), str(resource), str(parent), str(path), int(touched)]:
+            return Carried(Tree(had), name, bytes.fromhex(digest), inode, resource, parent, path, touched)
         case [str(entry) | int(entry), str(name)]:
             return Moved(entry, name)
         case _:

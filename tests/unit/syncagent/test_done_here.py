@@ -113,6 +113,22 @@ def test_fetched_then_removed_there(
     assert agent.listing() == expected
 
 
+def test_a_directory_that_got_the_inode_of_one_fetched_is_not_that(
+    world: World, agent: Agent, server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many file systems give an inode out again at once; where this one does not, the test shows nothing."""
+    write(agent, "other", b"0")
+    world.settle()
+    server.make(("d",))
+    die_at(world, agent, monkeypatch, "flush")
+    server.remove(("d",))
+    (agent.root / "d").rmdir()
+    (agent.root / "d").mkdir()
+    world.settle()
+    world.check()
+    assert agent.listing() == {"other": b"0", "d": None}
+
+
 def test_who_has_lost_the_journal_deletes_nothing(
     world: World, agent: Agent, server: MemoryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,6 +168,27 @@ def test_a_directory_whose_making_was_not_answered_is_removed(world: World, agen
     assert server.listing() == {}
 
 
+def test_a_directory_whose_making_comes_late_into_another_of_the_name_of_its_own(
+    world: World, agent: Agent, server: MemoryServer
+) -> None:
+    write(agent, "d/f", b"1")
+    settle(world)
+    (agent.root / "d" / "e").mkdir()
+    kept = late(server, "make_directory")
+    agent.cycle()
+    (agent.root / "d").rename(agent.root / "x")
+    (agent.root / "d").mkdir()
+    for _ in range(20):
+        world.clock.now += 1
+        agent.cycle()
+    assert server.listing() == {"d": None, "x": None, "x/e": None, "x/f": b"1"}
+    (request,) = kept
+    request()
+    assert "d/e" in server.listing()
+    settle(world)
+    assert server.listing() == {"d": None, "x": None, "x/e": None, "x/f": b"1"}
+
+
 def test_a_file_that_was_renamed_is_not_taken_for_what_its_old_name_has_become(make: Make) -> None:
     """The inode was sent to an entry of which another file is known to have become the content since."""
     world = make(group_max=1)
