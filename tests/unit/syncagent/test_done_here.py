@@ -5,31 +5,12 @@ Whole cycles on a real folder and a real journal, against a server in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from syncagent.names import STATE_DIRECTORY
+from tests.support.sync_deaths import die_at
 from tests.support.sync_server import MemoryServer
-from tests.support.sync_world import Agent, Crash, Listing, World, write
-
-
-def die_at(world: World, agent: Agent, patch: pytest.MonkeyPatch, name: str) -> None:
-    """Sync until the folder has done this for the first time, and no further."""
-    with patch.context() as inner:
-        inner.setattr(agent.engine._folder, name, _dying(getattr(agent.engine._folder, name)))
-        with pytest.raises(Crash):
-            agent.settle()
-    agent.restart()
-    world.clock.now += 1
-
-
-def _dying(act: Callable[..., object]) -> Callable[..., object]:
-    def do_and_die(*given: object) -> None:
-        act(*given)
-        raise Crash
-
-    return do_and_die
+from tests.support.sync_world import Agent, Listing, World, write
 
 
 @pytest.mark.parametrize("path", ["f", "d"])

@@ -189,11 +189,9 @@ def test_a_directory_whose_making_comes_late_into_another_of_the_name_of_its_own
     assert server.listing() == {"d": None, "x": None, "x/e": None, "x/f": b"1"}
 
 
-def test_a_file_that_was_renamed_is_not_taken_for_what_its_old_name_has_become(make: Make) -> None:
-    """The inode was sent to an entry of which another file is known to have become the content since."""
-    world = make(group_max=1)
-    agent, server = world.agents[0], world.server
-    refused = {"busy"}  # all the time, so that nothing is forgotten
+def never_quiet(world: World, agent: Agent) -> set[str]:
+    """From now on a file waits that cannot be sent, so that nothing is forgotten for being all; names are refused."""
+    server, refused = world.server, {"busy"}
     store = server.store
 
     def choose(path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
@@ -203,6 +201,14 @@ def test_a_file_that_was_renamed_is_not_taken_for_what_its_old_name_has_become(m
 
     server.store = choose  # type: ignore[method-assign]
     write(agent, "busy")
+    return refused
+
+
+def test_a_file_that_was_renamed_is_not_taken_for_what_its_old_name_has_become(make: Make) -> None:
+    """The inode was sent to an entry of which another file is known to have become the content since."""
+    world = make(group_max=1)
+    agent, server = world.agents[0], world.server
+    refused = never_quiet(world, agent)
     for content in (b"first", b"second"):
         write(agent, "d", content)
         begin(world, agent)
@@ -290,21 +296,6 @@ def test_before_a_request_is_made_again_it_is_asked_what_became_of_it(
     agent.engine.cycle([()], asks=False)
     settle(world)
     assert server.listing() == {"e": None}
-
-
-def never_quiet(world: World, agent: Agent) -> set[str]:
-    """From now on a file waits that cannot be sent, so that nothing is forgotten for being all; names are refused."""
-    server, refused = world.server, {"busy"}
-    store = server.store
-
-    def choose(path: Path, upload: Upload, replaces: RemoteStamp | None) -> RemoteStamp:
-        if path[-1] in refused:
-            raise UnavailableError("lost")
-        return store(path, upload, replaces)
-
-    server.store = choose  # type: ignore[method-assign]
-    write(agent, "busy")
-    return refused
 
 
 def test_a_directory_that_another_makes_where_ours_was_is_not_ours(make: Make) -> None:

@@ -13,6 +13,7 @@ import pytest
 from helenite.core.errors import UnavailableError
 from syncagent import records
 from syncagent.names import STATE_DIRECTORY
+from tests.support.sync_deaths import die_at, dying
 from tests.support.sync_server import MemoryServer
 from tests.support.sync_world import Agent, Crash, Listing, World, write
 
@@ -34,21 +35,7 @@ def die_after(world: World, agent: Agent, request: str) -> None:
 
 def die_after_arrival(world: World, agent: Agent, patch: pytest.MonkeyPatch) -> None:
     """Sync until something was put in place or made in the folder, and no further."""
-    with patch.context() as inner:
-        for name in ("install", "make_directory"):
-            inner.setattr(agent.engine._folder, name, _dying(getattr(agent.engine._folder, name)))
-        with pytest.raises(Crash):
-            agent.settle()
-    agent.restart()
-    world.clock.now += 1
-
-
-def _dying(act: Callable[..., object]) -> Callable[..., object]:
-    def do_and_die(*given: object) -> None:
-        act(*given)
-        raise Crash
-
-    return do_and_die
+    die_at(world, agent, patch, "install", "make_directory")
 
 
 def safe_save(path: Path, content: bytes) -> None:
@@ -180,7 +167,7 @@ def test_downloaded_then_saved_here_as_editors_do(
     world.settle()
     server.put(("a",), b"1")
     with monkeypatch.context() as inner:
-        inner.setattr(agent.engine._folder, "flush", _dying(lambda *_given: None))
+        inner.setattr(agent.engine._folder, "flush", dying(lambda *_given: None))
         with pytest.raises(Crash):
             agent.settle()
     agent.restart()
@@ -217,7 +204,7 @@ def test_a_directory_made_here_then_renamed_there(
     server.make(("d",))
     server.put(("d", "x"), b"1")
     with monkeypatch.context() as inner:
-        inner.setattr(agent.engine._folder, "flush", _dying(lambda *_given: None))
+        inner.setattr(agent.engine._folder, "flush", dying(lambda *_given: None))
         with pytest.raises(Crash):
             agent.settle()
     agent.restart()
@@ -236,7 +223,7 @@ def test_a_download_that_never_came_and_an_edit_here_are_a_conflict(
     world.settle()
     server.put(("a",), b"theirs")
     with monkeypatch.context() as inner:
-        inner.setattr(agent.engine._folder, "install", _dying(lambda *_given: None))
+        inner.setattr(agent.engine._folder, "install", dying(lambda *_given: None))
         with pytest.raises(Crash):
             agent.settle()
     agent.restart()
