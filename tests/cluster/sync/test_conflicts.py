@@ -6,11 +6,14 @@ Among them what Syncthing gets wrong in the same scenarios (see the issue in the
 from __future__ import annotations
 
 import os
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.sync.conftest import Scene
 from tests.support.sync_agents import Tree
+from tests.support.waiting import wait_until
 
 
 def meet(scene: Scene) -> Tree:
@@ -22,6 +25,10 @@ def meet(scene: Scene) -> Tree:
 
 def copies(tree: Tree) -> dict[str, bytes | None]:
     return {path: content for path, content in tree.items() if "conflicted copy" in path}
+
+
+def has_copies(folder: Path, number: int) -> bool:
+    return len(list(folder.glob("*conflicted copy*"))) == number
 
 
 def test_a_conflict_on_a_conflict_copy(scene: Scene) -> None:
@@ -49,6 +56,8 @@ def test_two_conflicts_within_one_second(scene: Scene) -> None:
         (scene.there / "f").write_bytes(b"bert %d" % attempt)
         scene.settle_alone(scene.anna)
         scene.bert.start()
+        # Only then may the person write again: before, the loser would be overwritten by them, not by the agent.
+        wait_until(partial(has_copies, scene.there, attempt + 1), 30)
     tree = scene.settle()
     assert tree["f"] == b"anna 1"
     assert sorted(content or b"" for content in copies(tree).values()) == [b"bert 0", b"bert 1"]
