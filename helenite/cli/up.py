@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -64,8 +65,9 @@ def up(
     tls_key: Annotated[str, typer.Option("--tls-key", help="Private key, PEM.")] = "",
 ) -> None:
     """Run everything in the foreground until Ctrl-C; the same --dir again resumes with everything."""
+    port = port or _free_ports(host, 1)[0]
     plan = UpPlan(
-        directory, host, port or _free_port(host), chunkservers, masters, replicas, workers or (os.cpu_count() or 1),
+        directory, host, port, chunkservers, masters, replicas, workers or (os.cpu_count() or 1),
         not relaxed, tls_cert, tls_key,
     )  # fmt: skip
     start_logging("warning")
@@ -86,7 +88,9 @@ def run(plan: UpPlan, stopping: threading.Event) -> None:
                 redis = EmbeddedRedis(place.redis, durable=plan.is_durable)
                 redis.start()
                 redis_url = redis.url
-            master_addresses = tuple(f"127.0.0.1:{_free_port('127.0.0.1')}" for _ in range(plan.masters))
+            master_addresses = tuple(
+                f"127.0.0.1:{port}" for port in _free_ports("127.0.0.1", plan.masters, but_not=plan.port)
+            )
             children = inherited | shared_environment(plan, master_addresses, redis_url)
             supervisor.start(*master_programs(place, master_addresses, children))
             supervisor.start(*chunkserver_programs(place, plan, children))
@@ -174,12 +178,13 @@ def _url(plan: UpPlan) -> str:
     return f"{'https' if plan.tls_cert else 'http'}://{host}:{plan.port}/"
 
 
-def _free_port(host: str) -> int:
-    """A port that nobody uses. Not one that the system gives to outgoing connections: it could be gone in a moment."""
-    for port in random.Random().sample(PORTS, PORT_ATTEMPTS):
-        if _is_free(host, port):
-            return port
-    raise ConfigurationError(f"no free port was found on {host}; name one with --port")
+def _free_ports(host: str, count: int, but_not: int = 0) -> list[int]:
+    """Ports that nobody uses. None that the system gives to outgoing connections: it could be gone in a moment."""
+    tried = random.Random().sample(PORTS, PORT_ATTEMPTS)
+    found = list(islice((port for port in tried if port != but_not and _is_free(host, port)), count))
+    if len(found) < count:
+        raise ConfigurationError(f"no free port was found on {host}; name one with --port")
+    return found
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -25,6 +25,7 @@ import psutil
 
 from tests.bench.http_client import Address
 from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 START_S = 60.0
@@ -148,7 +149,7 @@ def _rclone(directory: Path) -> Iterator[Running]:
     root.mkdir(parents=True)
     config = directory / "rclone.conf"
     config.touch()
-    port = _free_port()
+    port = free_port()
     command = [_program("rclone", "apt install rclone"), "--config", str(config), "serve", "webdav", str(root)]
     with _child([*command, "--addr", f"{LOOPBACK}:{port}"], directory) as child:
         _wait_for_port(port, child, directory)
@@ -192,7 +193,7 @@ LimitRequestBody 0
 
 @contextmanager
 def _apache(directory: Path) -> Iterator[Running]:
-    port = _free_port()
+    port = free_port()
     for path in (directory / "files", directory / "locks"):
         path.mkdir(parents=True)
     (directory / "mime.types").touch()
@@ -227,7 +228,7 @@ def _apache_version() -> str:
 def _wsgidav(directory: Path) -> Iterator[Running]:
     root = directory / "files"
     root.mkdir(parents=True)
-    port = _free_port()
+    port = free_port()
     program = _program("wsgidav", "pip install wsgidav cheroot")
     command = [program, "--no-config", "--server", "cheroot", "--auth", "anonymous", "-q"]
     with _child([*command, "--host", LOOPBACK, "--port", str(port), "--root", str(root)], directory) as child:
@@ -302,12 +303,6 @@ def _accepts(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def _is_free(port: int) -> bool:

@@ -15,7 +15,6 @@ import os
 import random
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from tests.chaos.findings import Findings
 from tests.chaos.load import Load
 from tests.chaos.shared import check_shared, prepare_shared
 from tests.support.cluster import Cluster
+from tests.support.ports import free_port
 from tests.support.processes import Usage, usage
 
 CHUNKSERVERS = 4
@@ -86,12 +86,6 @@ def small_disk(place: Path) -> Iterator[Path | None]:
         yield place / "ballast"
     finally:
         subprocess.run(["umount", str(place)], check=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run(directory: Path, options: argparse.Namespace, ballast: Path | None) -> dict[str, Any]:

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def api(shared_cluster: Cluster) -> Iterator[httpx.Client]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{probe.getsockname()[1]}"
+    listen = f"127.0.0.1:{free_port()}"
     environment = os.environ | {"HELENITE_MASTERS": ",".join(shared_cluster.masters), "HELENITE_API_LISTEN": listen}
     process = subprocess.Popen([sys.executable, "-m", "helenite.client"], env=environment, stderr=subprocess.DEVNULL)
     with httpx.Client(base_url=f"http://{listen}", timeout=30) as client:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                client.get("/usage")
-                break
-            except httpx.ConnectError:
-                assert time.monotonic() < deadline
+        wait_until(lambda: listens(client), 60)
         yield client
     process.terminate()
-    process.wait(timeout=10)
+    process.wait(timeout=60)
+
+
+def listens(client: httpx.Client) -> bool:
+    try:
+        client.get("/usage")
+    except httpx.ConnectError:
+        return False
+    return True
 
 
 def test_openapi_names_every_route(api: httpx.Client) -> None:

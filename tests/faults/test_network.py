@@ -15,9 +15,9 @@ from tests.support.cluster import Cluster
 from tests.support.load import failures_after, load, work_goes_on
 from tests.support.manifest import Content, Manifest, read_tree
 from tests.support.parts import Parts
+from tests.support.ports import free_port, free_ports
 from tests.support.proxy import Proxy
 from tests.support.redis import running_redis
-from tests.support.sentinels import free_ports
 from tests.support.waiting import wait_until
 
 READ_STALL_S = 3.0
@@ -112,7 +112,7 @@ def test_a_chunkserver_is_cut_off_from_the_master(tmp_path: Path, rng: random.Ra
 
     Masters are known by two addresses: the others by their settings, the one cut off by the proxy's only.
     """
-    port = free_ports(1)[0]
+    port = free_port()
     master = f"127.0.0.1:{port}"
     told = Manifest()
     with (

@@ -20,7 +20,7 @@ from helenite.cli.cluster_dir import ClusterDir, ClusterInfo
 from helenite.cli.embedded_redis import EmbeddedRedis
 from helenite.cli.supervisor import Child, Program, Supervisor
 from tests.support.cluster import START_S, Cluster
-from tests.support.sentinels import free_ports
+from tests.support.ports import free_port
 
 Environment = Mapping[str, str]
 
@@ -52,7 +52,7 @@ class Parts(Cluster):
     def start(self) -> float:
         """Start everything and wait until it is ready; the seconds that took."""
         began = time.monotonic()
-        master, port = self._master or f"127.0.0.1:{free_ports(1)[0]}", free_ports(1)[0]
+        master, port = self._master or f"127.0.0.1:{free_port()}", free_port()
         plan = up.UpPlan(self.directory, "127.0.0.1", port, self._chunkservers, 1, 3, 1, True, "", "")
         self._place.create()
         with _environment(self._of.get("redis", {})):

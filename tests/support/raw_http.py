@@ -8,7 +8,8 @@ import ssl
 import time
 from dataclasses import dataclass
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
+"""With what must come."""
 
 
 class NoAnswerError(AssertionError):
@@ -138,6 +139,8 @@ class Client:
     context: ssl.SSLContext | None = None
     credentials: str = ""
     """Base64 of `name:password`."""
+    patience_s: float = PATIENCE_S
+    """With what a server of another kind never sends: probes that are known to fail there need not wait as long."""
 
     @property
     def base(self) -> str:

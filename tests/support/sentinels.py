@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,19 +12,12 @@ from pathlib import Path
 import redis
 
 from helenite.cli.embedded_redis import find_server
+from tests.support.ports import free_ports
 from tests.support.waiting import wait_until
 
 SERVICE = "helenite-test"
-DOWN_MS = 1000
-"""Silence after which the sentinels take the master for dead."""
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
+DOWN_MS = 3000
+"""Silence after which the sentinels take the master for dead; longer than a busy machine makes anybody wait."""
 
 
 class Sentinels:
@@ -60,7 +52,8 @@ class Sentinels:
 
     def start_server(self, port: int, master: int | None, more: str = "") -> None:
         more += "" if master is None else f"replicaof 127.0.0.1 {master}\n"
-        self._start(port, f"appendonly yes\nappendfsync always\nsave ''\nrepl-diskless-sync-delay 0\n{more}")
+        # No server here loses its power, and a disk that is busy for a second must not make one seem dead.
+        self._start(port, f"appendonly yes\nappendfsync no\nsave ''\nrepl-diskless-sync-delay 0\n{more}")
 
     def _start(self, port: int, configuration: str, *options: str) -> None:
         if (ended := self._processes.pop(port, None)) is not None:

@@ -7,12 +7,10 @@ relays or reports), its shortest watch delay, and normal priority. One pair serv
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import urllib.request
 from abc import ABC, abstractmethod
@@ -29,6 +27,7 @@ from helenite.core.errors import UnavailableError
 from syncagent.names import STATE_DIRECTORY
 from tests.bench.servers import NotInstalledError, helenite_version
 from tests.support.cluster import Cluster
+from tests.support.ports import free_ports
 from tests.support.sync_agents import Agent
 from tests.support.waiting import wait_until
 
@@ -153,7 +152,7 @@ class SyncthingPair(Pair):
 def start_syncthing(directory: Path) -> Iterator[Pair]:
     pair = SyncthingPair(directory)
     homes = [directory / f"home-{name}" for name in ("near", "far")]
-    ports = _free_ports(4)
+    ports = free_ports(4)
     for home, folder in zip(homes, (pair.near, pair.far), strict=True):
         (folder / ".stfolder").mkdir(parents=True)
         done = _syncthing("generate", "--home", str(home), "--no-default-folder", "--skip-port-probing")
@@ -218,14 +217,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             child.kill()
         process.kill()
         process.wait(10)
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _found(pattern: str, text: str) -> str:

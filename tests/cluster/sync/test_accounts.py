@@ -11,7 +11,7 @@ import pytest
 from syncagent.control import ask
 from tests.support.cluster import Cluster
 from tests.support.gateways import make_certificate
-from tests.support.sentinels import free_ports
+from tests.support.ports import free_port
 from tests.support.sync_agents import Agent
 from tests.support.waiting import wait_until
 
@@ -28,7 +28,7 @@ def certificate(tmp_path: Path, need: Callable[..., None]) -> tuple[str, str]:
 @pytest.fixture
 def secured(tmp_path: Path, certificate: tuple[str, str]) -> Iterator[Cluster]:
     """A cluster with two users, at https://localhost."""
-    data, port = tmp_path / "data", str(free_ports(1)[0])
+    data, port = tmp_path / "data", str(free_port())
     with Cluster(data) as open_cluster:
         for user in ("anna", "bert"):
             assert open_cluster.helenite("user", "add", user, input="secret\n").returncode == 0

@@ -12,7 +12,7 @@ import pytest
 
 from syncagent.control import ask
 from tests.support.cluster import Cluster
-from tests.support.sentinels import free_ports
+from tests.support.ports import free_port
 from tests.support.sync_agents import Agent, ServerView, settle
 from tests.support.waiting import wait_until
 
@@ -37,7 +37,7 @@ def asks(agent: Agent, why: str) -> None:
 
 
 def test_a_server_that_was_restored_from_a_copy(agent: Agent, tmp_path: Path) -> None:
-    port = str(free_ports(1)[0])
+    port = str(free_port())
     data, copy = tmp_path / "data", tmp_path / "copy"
     with Cluster(data, "--port", port) as cluster, looking(cluster, tmp_path) as server:
         agent.add(f"{cluster.url}home")
@@ -65,7 +65,7 @@ def test_a_server_that_was_restored_from_a_copy(agent: Agent, tmp_path: Path) ->
 
 
 def test_an_empty_server_in_the_place_of_the_known_one(agent: Agent, tmp_path: Path) -> None:
-    port = str(free_ports(1)[0])
+    port = str(free_port())
     with Cluster(tmp_path / "data", "--port", port) as cluster, looking(cluster, tmp_path) as server:
         agent.add(f"{cluster.url}home")
         agent.start()

@@ -77,11 +77,11 @@ def test_all_hold_it(ways: Ways, size: int) -> None:
 def test_a_server_that_takes_nothing_spoils_nothing_for_the_others(ways: Ways, order: tuple[int, ...]) -> None:
     data = random.Random(1).randbytes(MIB)
     started = time.monotonic()
-    acks, problems = write_fan_out(cast(Connections, ways), allocation(*order), memoryview(data), 1.0)
+    acks, problems = write_fan_out(cast(Connections, ways), allocation(*order), memoryview(data), 3.0)
     assert set(acks) == {1, 2}
     assert set(problems) == {HUNG}
     assert isinstance(problems[HUNG], DeadlineExceededError)
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 15.0
 
 
 def test_a_server_that_cannot_be_reached_is_named(ways: Ways) -> None:
@@ -108,7 +108,7 @@ def test_many_chunks_go_to_the_servers_of_each(ways: Ways) -> None:
 
 def test_what_one_server_of_many_chunks_fails_is_known_of_each(ways: Ways) -> None:
     chunks = [(numbered(1, 1, HUNG), bytes(500_000)), (numbered(2, 2, ABSENT), b"x"), (numbered(3, 1, 2), b"y")]
-    acks, problems = write_many(cast(Connections, ways), chunks, 1.0)
+    acks, problems = write_many(cast(Connections, ways), chunks, 3.0)
     assert [set(each) for each in acks] == [{1}, {2}, {1, 2}]
     assert set(problems) == {HUNG, ABSENT}
 

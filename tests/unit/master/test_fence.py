@@ -19,8 +19,9 @@ from helenite.master.fence import ALONE, FRESH_S, OTHER, Fence, Word, most_named
 from helenite.master.namespace import Namespace
 from helenite.master.store import Store
 from tests.support.entries import NEEDED, SERVERS, at, put, remove
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
-from tests.support.sentinels import Sentinels, free_ports, running_sentinels
+from tests.support.sentinels import Sentinels, running_sentinels
 from tests.support.waiting import wait_until
 
 ONE = ServerId(1)
@@ -128,7 +129,10 @@ def test_while_the_sentinels_heard_are_a_minority_deletions_wait(
         wait_until(lambda: leader.orders() == [chunk], 20)
         assert leader.fence.why == ""
     told = [record.getMessage() for record in caplog.records if record.name == "helenite.master.fence"]
-    assert [line.partition(":")[0] for line in told] == ["deletions wait", "deletions go on"]
+    lines = [line.partition(":")[0] for line in told]
+    # More than once, if this machine lets the sentinels seem silent for a moment.
+    assert lines == ["deletions wait", "deletions go on"] * (len(lines) // 2)
+    assert any("of 3 sentinels" in line for line in told)
 
 
 def test_what_no_replica_knows_is_not_deleted(tmp_path: Path) -> None:
@@ -161,7 +165,7 @@ def test_a_replica_on_its_side_makes_no_master_of_a_deposed_redis(tmp_path: Path
         leading(f"redis://127.0.0.1:{sentinels.servers[0]}/0", sentinels.url) as leader,
     ):
         put(leader.namespace, "/old")
-        beside = free_ports(1)[0]
+        beside = free_port()
         # Not to be promoted, and out of the sentinels' reach.
         sentinels.start_server(beside, sentinels.servers[0], "replica-priority 0\nreplica-announce-port 1\n")
         first = redis.Redis(port=sentinels.servers[0])

@@ -58,9 +58,10 @@ def test_a_restart_costs_no_error(tmp_path: Path) -> None:
 
 def test_an_answer_that_comes_too_late_is_nobody_elses() -> None:
     with running_redis() as server:
-        namespace = Namespace(Store(server.url, "main", timeout_s=0.2), trash_s=60)
-        mkdir(namespace, "/a")
-        mkdir(namespace, "/b")
+        with open_namespace(server.url, "main") as patient:
+            mkdir(patient, "/a")
+            mkdir(patient, "/b")
+        namespace = Namespace(Store(server.url, "main", timeout_s=1.0), trash_s=60)
         assert server.pid is not None
         os.kill(server.pid, signal.SIGSTOP)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from tests.support.raw_http import Client, statuses
 
 Probe = Callable[[Client], None]
 PROBES: dict[str, tuple[Probe, str]] = {}
+SILENT_S = 1.0
+"""After this, the stock server will not say any more."""
 
 LOCKINFO = b'<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>'
 
@@ -56,7 +59,7 @@ def ours(request: pytest.FixtureRequest) -> Iterator[Client]:
 @pytest.fixture
 def stock(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
     with stock_gateway(tmp_path, user=request.param, provider=StreamingProvider(str(tmp_path))) as client:
-        yield client
+        yield replace(client, patience_s=SILENT_S)
 
 
 # Data loss
@@ -143,8 +146,8 @@ def _(client: Client) -> None:
         for number, connection in enumerate(idle):
             head = client.head("PUT", f"/c{number}", {"Transfer-Encoding": "chunked"})
             connection.send(head + b"5\r\nhello\r\n0\r\n\r\n")
-            assert connection.read_reply(patience_s=1.0).status == 201
-        assert client("GET", "/c0", patience_s=1.0).body == b"hello"
+            assert connection.read_reply(patience_s=client.patience_s).status == 201
+        assert client("GET", "/c0", patience_s=client.patience_s).body == b"hello"
     finally:
         for connection in idle:
             connection.sock.close()
@@ -154,7 +157,7 @@ def _(client: Client) -> None:
 def _(client: Client) -> None:
     with client.connect() as connection:
         connection.send(client.head("PUT", "/big", {"Content-Length": str(200 * 1024 * 1024)}))
-        assert connection.read_reply(patience_s=1.0).status == 401
+        assert connection.read_reply(patience_s=client.patience_s).status == 401
 
 
 @probe("11 the chunked body of a refused request is never taken for a request", user="u")

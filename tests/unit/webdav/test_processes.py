@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from helenite.core.pb import master_pb2, master_pb2_grpc
+from tests.support.ports import free_port
 from tests.support.raw_http import Client, NoAnswerError
 
 PATIENCE_S = 20.0
@@ -48,12 +49,6 @@ def master() -> Iterator[tuple[str, Cluster]]:
     server.start()
     yield f"127.0.0.1:{port}", cluster
     server.stop(0).wait()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def wait_until(holds: Callable[[], Any], what: str) -> Any:

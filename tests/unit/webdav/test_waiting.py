@@ -34,16 +34,17 @@ def test_waiting_ends_with_a_change_beneath(client: Client, fs: MemoryFileSystem
         assert not asked.done()
         put(fs, "home", "f")
         began = time.monotonic()
-        reply = asked.result(5)
-    assert time.monotonic() - began < 0.5
+        reply = asked.result(20)
+    assert time.monotonic() - began < 5  # and not at the end of the wait
     assert reply["Preference-Applied"] == "wait=15"
     assert set(parse_page(reply.body, "/home/").changed) == {"/home/f"}
 
 
 def test_waiting_ends_with_the_time(client: Client) -> None:
+    token = token_of(client)
     began = time.monotonic()
-    reply = ask(client, "/", token_of(client), "return=minimal, wait=1")
-    assert 1 <= time.monotonic() - began < 2
+    reply = ask(client, "/", token, "return=minimal, wait=1")
+    assert 1 <= time.monotonic() - began < 10
     assert (reply["Preference-Applied"], parse_page(reply.body, "/").changed) == ("wait=1", {})
 
 
@@ -60,7 +61,7 @@ def test_a_waiter_is_answered_when_the_feed_is_lost(client: Client, fs: MemoryFi
         asked = pool.submit(ask, client, "/", token, "wait=30")
         wait_until(lambda: fs.calls.get("read_feed"))
         fs.coherence.keep_fresh(0)
-        assert asked.result(5).get("Preference-Applied") is None
+        assert asked.result(20).get("Preference-Applied") is None
 
 
 def places_left(server: Server) -> int:
@@ -75,7 +76,7 @@ def test_few_may_wait(client: Client, fs: MemoryFileSystem, server: Server) -> N
         wait_until(lambda: places_left(server) == 0)
         assert ask(client, "/", token, "wait=20").get("Preference-Applied") is None
         put(fs, "f")
-        assert [reply.result(5)["Preference-Applied"] for reply in waiting] == ["wait=20"] * 2
+        assert [reply.result(15)["Preference-Applied"] for reply in waiting] == ["wait=20"] * 2
 
 
 def test_who_hangs_up_waits_no_longer(client: Client, fs: MemoryFileSystem, server: Server) -> None:
@@ -85,7 +86,7 @@ def test_who_hangs_up_waits_no_longer(client: Client, fs: MemoryFileSystem, serv
         headers = {"Prefer": "wait=50", "Content-Length": str(len(body))}
         connection.send(client.head("REPORT", "/", headers) + body)
         wait_until(lambda: places_left(server) == 1)
-    wait_until(lambda: places_left(server) == 2, 2)
+    wait_until(lambda: places_left(server) == 2, 20)
 
 
 def test_a_server_that_stops_does_not_wait_for_waiters() -> None:
@@ -96,5 +97,5 @@ def test_a_server_that_stops_does_not_wait_for_waiters() -> None:
             asked = pool.submit(ask, client, "/", fresh_token(client, fs), "wait=50")
             wait_until(lambda: fs.calls.get("read_feed"))
             began = time.monotonic()
-        assert time.monotonic() - began < 3
-        assert asked.result(3).status == 207
+        assert time.monotonic() - began < 20
+        assert asked.result(20).status == 207
