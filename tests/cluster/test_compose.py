@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import yaml
 
 from helenite.config import SETTINGS
 from tests.support.hosts import Hosts, can_make_hosts
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -83,9 +83,8 @@ class Composition:
 
     def _wait_healthy(self, service: str, host: str) -> None:
         test = [self._program(word) for word in SERVICES[service]["healthcheck"]["test"][1:]]
-        deadline = time.monotonic() + 60
-        while self._hosts.run(host, test, self._base()).returncode != 0:
-            assert time.monotonic() < deadline, (self._directory / host / "log").read_text()
+        log = self._directory / host / "log"
+        wait_until(lambda: self._hosts.run(host, test, self._base()).returncode == 0, 120, log.read_text)
 
     def stop(self) -> None:
         for process in reversed(self._running):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -17,8 +16,12 @@ from typing import Any, Self
 import psutil
 
 from helenite.cli.cluster_dir import ClusterDir
+from helenite.cli.status import to_values
+from helenite.client.rpc import MasterRpc
+from helenite.core.pb import common_pb2
 
 START_S = 60.0
+STATUS_S = 30.0
 HELENITE = (sys.executable, "-m", "helenite.cli")
 LANES_OFF = {"HELENITE_WEBDAV_CACHES": "no", "HELENITE_CALL_PORT": "no"}
 """Nothing remembered, every call by gRPC; with `hide_sockets` nothing is left of what makes Helenite fast."""
@@ -121,10 +124,12 @@ class Cluster:
         return run_helenite(*arguments, env=environment, **options)
 
     def status(self) -> dict[str, Any]:
-        done = self.helenite("status", "--json")
-        assert done.returncode == 0, done.stderr
-        values: dict[str, Any] = json.loads(done.stdout)
-        return values
+        """What `helenite status --json` prints, without a process for each look."""
+        rpc = MasterRpc(self.masters, STATUS_S)
+        try:
+            return to_values(rpc.admin("GetStatus", common_pb2.Empty()))
+        finally:
+            rpc.close()
 
     def hide_sockets(self) -> None:
         """As if the chunkservers were on other machines: no descriptors are passed, bytes come by the data port."""

@@ -162,26 +162,26 @@ class ServerView:
 
 def settle(server: ServerView, *agents: Agent, within_s: float = SETTLE_S) -> Tree:
     """Wait until agents and server are equal and nobody has anything to do, and check what must hold then."""
+    tree: Tree = {}
+
+    def are_settled() -> bool:
+        return all(agent.is_settled() for agent in agents)
 
     def are_equal() -> bool:
+        nonlocal tree
         try:
-            trees = [agent.tree() for agent in agents]
-            return all(tree == trees[0] for tree in trees) and all(agent.is_settled() for agent in agents)
-        except FileNotFoundError:
-            return False  # something went away while we looked
-
-    def agrees_with_server() -> bool:
-        try:
-            return are_equal() and server.tree() == agents[0].tree()
-        except HeleniteError:
-            return False  # changed while we looked
+            if not are_settled():  # which costs little: trees are only read when this may be the last time
+                return False
+            tree = agents[0].tree()
+            return all(agent.tree() == tree for agent in agents[1:]) and server.tree() == tree and are_settled()
+        except (FileNotFoundError, HeleniteError):
+            return False  # something changed or went away while we looked
 
     try:
-        wait_until(agrees_with_server, within_s)
+        wait_until(are_equal, within_s)
     except AssertionError as error:
         states = [(agent.status(), sorted(agent.tree())) for agent in agents]
         raise AssertionError(f"{error}: {states}, server {sorted(server.tree())}") from error
-    tree = agents[0].tree()
     assert not [path for path in tree if ".helenite-" in path and not path.endswith(".heleniteignore")]
     check_copies(tree)
     token = server.remote.token()

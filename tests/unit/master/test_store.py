@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from helenite.master.store import Store
 from tests.support.entries import at, copy, fresh_commit, mkdir, put, remove
 from tests.support.redis import open_namespace, running_redis
 from tests.support.redis_audit import audit
+from tests.support.waiting import wait_until
 
 
 def test_forgotten_scripts_are_loaded_again(namespace: Namespace) -> None:
@@ -81,9 +81,7 @@ def test_an_answer_that_comes_too_late_is_nobody_elses() -> None:
 def test_closing_ends_those_who_wait(redis_url: str) -> None:
     with open_namespace(redis_url) as namespace, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(namespace.read_feed, Sequence(0), 10, 60.0)
-        deadline = time.monotonic() + 10
-        while not namespace._store._client.info("clients")["blocked_clients"]:
-            assert time.monotonic() < deadline
+        wait_until(lambda: namespace._store._client.info("clients")["blocked_clients"])
         namespace.close()
         with pytest.raises(errors.UnavailableError):
             waiting.result(timeout=5)
