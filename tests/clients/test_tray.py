@@ -180,8 +180,10 @@ def test_an_icon_that_dies_comes_back(tray: Tray) -> None:
     children = psutil.Process(tray.agent.process.pid).children()
     (icon,) = [child for child in children if "syncagent.tray" in child.cmdline()]
     icon.kill()
-    wait_until(lambda: tray.agent.command("status").stdout.endswith("icon not shown: it ended with -9\n"))
-    wait_until(lambda: tray.agent.command("status").stdout.endswith("icon shown\n"), WITHIN_S)
+    home = tray.agent.home
+    wait_until(lambda: ask(home, "status")["tray"] == "not shown: it ended with -9")  # which it tells for two seconds
+    wait_until(lambda: ask(home, "status")["tray"] == "shown", WITHIN_S)
+    assert tray.agent.command("status").stdout.endswith("icon shown\n")
 
 
 def test_an_agent_that_is_killed_takes_its_icon_along(tray: Tray) -> None:

@@ -71,9 +71,15 @@ class Panel:
         return [item["label"] for item in items]
 
     def click(self, *labels: str) -> None:
-        """Click an item as soon as it is there."""
-        wait_until(lambda: labels[-1] in self.labels(*labels[:-1]))
-        self.ask("click", labels)
+        """Click an item as soon as it is there; menus are made anew now and then, under the hand."""
+
+        def is_clicked() -> bool:
+            with contextlib.suppress(LookupError):
+                self.ask("click", labels)
+                return True
+            return False
+
+        wait_until(is_clicked)
 
     def notes(self) -> list[list[str]]:
         found: list[list[str]] = self.ask("notes")

@@ -44,7 +44,7 @@ def load(
     assert sum(findings.operations.values()) > 50
 
 
-def work_goes_on(findings: Findings, operations: int = 20, within_s: float = 20.0) -> None:
+def work_goes_on(findings: Findings, operations: int = 20, within_s: float = 120.0) -> None:
     """So many more are acknowledged."""
     before = sum(findings.operations.values())
     wait_until(lambda: sum(findings.operations.values()) >= before + operations, within_s)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,9 @@ from syncagent.throttle import Throttle
 from tests.support.waiting import wait_until
 
 AGENT = (sys.executable, "-m", "syncagent")
-START_S = 30.0
-SETTLE_S = 60.0
+START_S = 60.0
+SETTLE_S = 180.0
+"""After failures an agent waits 1, 2, 4 ... seconds, and on a busy machine there may be some."""
 
 Tree = dict[str, bytes | None]
 """Contents by path; None is a directory. A link is its target after an arrow."""
@@ -121,6 +124,23 @@ class Agent:
         """What is on its way."""
         staging = self.folder / STATE_DIRECTORY / "staging"
         return list(staging.iterdir()) if staging.exists() else []
+
+    def staged_bytes(self) -> int:
+        """How much of it is here already. What is complete goes away while this looks."""
+        total = 0
+        for file in self.staged():
+            with contextlib.suppress(FileNotFoundError):
+                total += file.stat().st_size
+        return total
+
+    def lift_limits(self) -> None:
+        """As `limit --up 0 --down 0` does; no process is started for that."""
+        settings = self.home.load()
+        if settings.up_bytes_per_s is settings.down_bytes_per_s is None:
+            return
+        with self.home.edit() as draft:
+            draft.settings = replace(draft.settings, up_bytes_per_s=None, down_bytes_per_s=None)
+        ask(self.home, "reload")
 
     def trashed(self) -> list[bytes]:
         """Contents in the local trash."""

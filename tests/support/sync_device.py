@@ -57,7 +57,7 @@ class Device:
             basis = self.bases.load(stamp.resource)
             return basis is not None and basis.etag == stamp.etag and basis.signature is not None
 
-        wait_until(is_signed, 10)
+        wait_until(is_signed)
 
     def fetch(self, stamp: RemoteStamp) -> bytes:
         present = Present(self.file, self.digest, "state", self.confirm) if self.digest else None

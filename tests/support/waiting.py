@@ -10,7 +10,7 @@ SHORTEST_S, LONGEST_S = 0.01, 1.0
 """The pause between two looks."""
 
 
-def wait_until(holds: Callable[[], object], within_s: float = 10.0, tell: Callable[[], object] = str) -> None:
+def wait_until(holds: Callable[[], object], within_s: float = 60.0, tell: Callable[[], object] = str) -> None:
     """Return as soon as the condition holds; fail when the deadline passes first, and `tell` how things are.
 
     A look may start a process or read a tree. What is waited for happens on the same processors, so looking gets at

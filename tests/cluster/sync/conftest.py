@@ -55,6 +55,7 @@ def _running(agent: Agent) -> Iterator[Agent]:
     yield agent
     if agent.process is None:
         agent.start()
+    agent.lift_limits()  # of a test that has failed
 
 
 @dataclass(frozen=True)

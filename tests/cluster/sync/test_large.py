@@ -146,6 +146,7 @@ def save_gigabyte(device: Device) -> None:
     fresh.replace(device.file)
 
 
+@pytest.mark.timeout(900)
 def test_a_small_file_overtakes_a_gigabyte_both_ways(devices: tuple[Device, Device]) -> None:
     anna, bert = devices
     anna.command("limit", "--up", "32M")

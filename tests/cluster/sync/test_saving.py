@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
 import time
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from helenite.core.process import Worker
+from syncagent.patience import QUIET_S
 from tests.cluster.sync.conftest import Scene
 from tests.support.cluster import Cluster
 from tests.support.raw_http import Client
@@ -23,7 +26,7 @@ def arrivals(agent: Agent, path: str) -> int:
     return sum(event["verb"] == "received" and event["path"] == path for event in agent.history())
 
 
-def shows(agent: Agent, path: str, content: bytes, within_s: float = 30.0) -> None:
+def shows(agent: Agent, path: str, content: bytes, within_s: float = 60.0) -> None:
     def is_there() -> bool:
         try:
             return (agent.folder / path).read_bytes() == content
@@ -33,41 +36,57 @@ def shows(agent: Agent, path: str, content: bytes, within_s: float = 30.0) -> No
     wait_until(is_there, within_s)
 
 
+class Pauses:
+    """Counts when a writer was held up for so long that an agent may take the file for complete."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before = time.monotonic()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.count += time.monotonic() - self._before >= QUIET_S
+        self._before = began
+
+
 def test_a_slow_writer_is_never_seen_half(scene: Scene) -> None:
     """Whatever arrives has been the whole file at some time, and little of what was on the way does."""
     written = [b""]
+    pauses = Pauses()
     with (scene.here / "slow").open("wb", buffering=0) as file:
         for number in range(60):
             piece = b"%09d\n" % number
-            file.write(piece)
+            with pauses.writing():
+                file.write(piece)
             written.append(written[-1] + piece)
             threading.Event().wait(0.02)  # as the writer goes
             if (scene.there / "slow").exists():
                 assert (scene.there / "slow").read_bytes() in written
     assert scene.settle() == {"slow": written[-1]}
-    assert arrivals(scene.bert, f"{scene.name}/slow") <= 6
+    assert arrivals(scene.bert, f"{scene.name}/slow") <= 3 + pauses.count
 
 
 def test_a_log_that_grows_starves_nobody(scene: Scene) -> None:
     scene.write(log=b"")
     scene.settle()
     sent = arrivals(scene.bert, f"{scene.name}/log")
-    stopping = threading.Event()
+    pauses = Pauses()
 
     def append(stop: threading.Event) -> None:
         while not stop.wait(0.05):
-            with (scene.here / "log").open("ab") as log:
+            with pauses.writing(), (scene.here / "log").open("ab") as log:
                 log.write(b"a line\n")
 
     writer = Worker("appends to a log", append).start()
     for number in range(5):
         scene.write(**{f"note {number}": b"%d" % number})
-        shows(scene.bert, f"{scene.name}/note {number}", b"%d" % number, 10)
-    stopping.set()
+        shows(scene.bert, f"{scene.name}/note {number}", b"%d" % number)
     writer.stop()
     tree = scene.settle()
     assert tree["log"] == (scene.here / "log").read_bytes()
-    assert arrivals(scene.bert, f"{scene.name}/log") - sent <= 8
+    assert arrivals(scene.bert, f"{scene.name}/log") - sent <= 3 + pauses.count
 
 
 def test_a_save_that_takes_a_file_away_for_a_moment_deletes_nothing_there(scene: Scene) -> None:
@@ -85,19 +104,31 @@ def test_a_save_that_takes_a_file_away_for_a_moment_deletes_nothing_there(scene:
                 was_gone.set()
             stop.wait(0.001)
 
+    def save(content: bytes) -> float:
+        """Save it and wait until it is there; how long it was away here."""
+        wait_until(scene.anna.is_settled)
+        cycles, began = scene.anna.status()["cycles"], time.monotonic()
+        (scene.here / "letter.txt").rename(scene.here / "letter.txt~")
+        wait_until(lambda: scene.anna.status()["cycles"] > cycles)  # it was noticed
+        (scene.here / "letter.new").write_bytes(content)
+        (scene.here / "letter.new").rename(scene.here / "letter.txt")
+        took_s = time.monotonic() - began
+        (scene.here / "letter.txt~").unlink()
+        shows(scene.bert, f"{scene.name}/letter.txt", content)
+        return took_s
+
     looker = Worker("looks at a file", look).start()
     looking.wait(10)
-    for number in range(5):
-        (scene.here / "letter.txt").rename(scene.here / "letter.txt~")
-        cycles = scene.anna.status()["cycles"]
-        wait_until(lambda cycles=cycles: scene.anna.status()["cycles"] > cycles)  # it was noticed
-        (scene.here / "letter.new").write_bytes(b"save %d" % number)
-        (scene.here / "letter.new").rename(scene.here / "letter.txt")
-        (scene.here / "letter.txt~").unlink()
-        shows(scene.bert, f"{scene.name}/letter.txt", b"save %d" % number)
+    saves = good = 0
+    while good < 5:
+        saves += 1
+        assert saves <= 40, f"only {good} saves were quick enough"
+        if save(b"save %d" % saves) < QUIET_S / 2:
+            good += 1
+            assert not was_gone.is_set()
+        was_gone.clear()  # a save that is held up for longer may be seen
     looker.stop()
-    assert not was_gone.is_set()
-    assert scene.settle() == {"letter.txt": b"save 4"}
+    assert scene.settle() == {"letter.txt": b"save %d" % saves}
     assert scene.server.remote.list((scene.name,))[0].path[-1] == "letter.txt"
 
 
@@ -180,7 +211,7 @@ def test_a_file_is_written_through_memory(scene: Scene) -> None:
 def test_a_file_is_deleted_while_it_is_sent(scene: Scene) -> None:
     scene.anna.command("limit", "--up", "1M")
     scene.write(big=os.urandom(5_000_000))
-    wait_until(lambda: scene.anna.status()["left"] > 0, 20)
+    wait_until(lambda: scene.anna.status()["left"] > 0)
     (scene.here / "big").unlink()
     scene.anna.command("limit", "--up", "0")
     assert scene.settle() == {}
@@ -193,7 +224,7 @@ def test_a_file_is_edited_while_its_new_revision_comes(scene: Scene) -> None:
     scene.bert.command("limit", "--down", "1M")
     content = os.urandom(5_000_000)
     scene.write(f=content)
-    wait_until(lambda: any(file.stat().st_size > 100_000 for file in scene.bert.staged()), 30)
+    wait_until(lambda: scene.bert.staged_bytes() > 100_000)
     (scene.there / "f").write_bytes(b"edited there meanwhile")
     scene.bert.command("limit", "--down", "0")
     tree = scene.settle()
@@ -206,7 +237,7 @@ def test_a_file_appears_where_another_is_on_its_way(scene: Scene) -> None:
     scene.bert.command("limit", "--down", "1M")
     content = os.urandom(5_000_000)
     scene.write(new=content)
-    wait_until(lambda: any(file.stat().st_size > 100_000 for file in scene.bert.staged()), 30)
+    wait_until(lambda: scene.bert.staged_bytes() > 100_000)
     (scene.there / "new").write_bytes(b"mine")
     scene.bert.command("limit", "--down", "0")
     tree = scene.settle()
@@ -219,10 +250,10 @@ def test_a_small_save_beside_a_large_file(scene: Scene) -> None:
     """A 1 KB save does not wait behind what is large, in either direction."""
     scene.write(note=b"0" * 1000)
     scene.settle()
-    scene.anna.command("limit", "--up", "4M")
+    scene.anna.command("limit", "--up", "500K")  # it takes 48 s, and what is small a few
     large = os.urandom(LARGE)
     scene.write(large=large)
-    wait_until(lambda: scene.anna.status()["left"] > 0, 20)
+    wait_until(lambda: scene.anna.status()["left"] > 0)
     for number in range(1, 4):
         scene.write(note=b"%d" % number * 1000)
         shows(scene.bert, f"{scene.name}/note", b"%d" % number * 1000)
@@ -234,14 +265,18 @@ def test_a_small_save_beside_a_large_file(scene: Scene) -> None:
 
 
 def test_a_limit_holds_and_is_used(scene: Scene) -> None:
+    def bring(name: str) -> float:
+        began = time.monotonic()
+        content = os.urandom(5_000_000)
+        scene.write(**{name: content})
+        shows(scene.bert, f"{scene.name}/{name}", content, 120)
+        return time.monotonic() - began
+
+    free_s = bring("free")  # what all else takes on this machine, just now
     scene.anna.command("limit", "--up", "1M")
-    began = time.monotonic()
-    content = os.urandom(5_000_000)
-    scene.write(limited=content)
-    shows(scene.bert, f"{scene.name}/limited", content, 60)
-    took_s = time.monotonic() - began
+    took_s = bring("limited")
     scene.anna.command("limit", "--up", "0")
-    assert 4.5 <= took_s <= 15  # 5 s of sending; the rest is for a busy machine
+    assert 4.5 <= took_s <= 10 + 4 * free_s  # 5 s of sending
     scene.settle()
 
 
@@ -250,7 +285,7 @@ def test_leftovers_of_aborted_downloads(scene: Scene) -> None:
     scene.bert.command("limit", "--down", "1M")
     content = os.urandom(6_000_000)
     scene.write(wanted=content, unwanted=os.urandom(6_000_000))
-    wait_until(lambda: sum(file.stat().st_size for file in scene.bert.staged()) > 500_000, 30)
+    wait_until(lambda: scene.bert.staged_bytes() > 500_000)
     scene.bert.kill()
     assert scene.bert.staged() != []
     (scene.here / "unwanted").unlink()
@@ -282,8 +317,8 @@ def test_a_file_that_is_locked_on_the_server_waits_and_nothing_else_does(scene: 
     token = reply["lock-token"]
     scene.write(locked=b"1", other=b"1")
     shows(scene.bert, f"{scene.name}/other", b"1")
-    wait_until(lambda: any("locked" in trouble for trouble in scene.anna.status()["troubles"]), 20)
+    wait_until(lambda: any("locked" in trouble for trouble in scene.anna.status()["troubles"]))
     assert (scene.there / "locked").read_bytes() == b"0"
     assert client("UNLOCK", target, {"Lock-Token": token}).status == 204
-    shows(scene.bert, f"{scene.name}/locked", b"1", 60)
+    shows(scene.bert, f"{scene.name}/locked", b"1", 180)  # a try that met the lock's end may be followed late
     scene.settle()

@@ -91,8 +91,12 @@ def test_a_bug_ends_a_cycle_and_not_the_agent(
 
     monkeypatch.setattr(Engine, "cycle", cycle_with_a_bug)
     (running.folder / "a").write_bytes(b"1")
-    wait_until(lambda: running.pair_status.mood is Mood.ATTENTION)
-    assert running.pair_status.problem == "an error of the agent, see its log"
+
+    def tells() -> bool:
+        status = running.pair_status
+        return status.mood is Mood.ATTENTION and status.problem == "an error of the agent, see its log"
+
+    wait_until(tells)
     wait_until(lambda: "a" in names(fs), 20)
     running.settles()
     assert (running.pair_status.crashes, running.pair_status.problem) == (3, "")
@@ -159,9 +163,17 @@ def test_after_a_sleep_of_the_machine_everything_is_looked_at(
     running: Running, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What changed meanwhile was told to nobody, on either side."""
-    running.settles()
+    running.stop()  # else its listener is waiting for the server already, and hears of the change
+
+    def hear_nothing(*_: object) -> bool:
+        threading.Event().wait(0.05)
+        return False
+
     monkeypatch.setattr(FolderWatch, "hear", lambda *_: None)
-    monkeypatch.setattr(WebDavRemote, "wait", lambda *_: False)
+    monkeypatch.setattr(WebDavRemote, "wait", hear_nothing)
+    running._stopping.clear()
+    running.start()
+    running.settles()
     (running.folder / "here").write_bytes(b"1")
     fs.make_directory(("home", "there"))
     cycles = running.pair_status.cycles
@@ -198,10 +210,10 @@ def test_a_server_that_cannot_wait_for_a_moment_is_soon_heard_again(
     with monkeypatch.context() as inner:
         inner.setattr(WaitingRoom, "is_fresh", lambda _room: False)
         fs.make_directory(("home", "meanwhile"))
-        wait_until((running.folder / "meanwhile").exists, 20)
+        wait_until((running.folder / "meanwhile").exists)
     for number in range(3):
         fs.make_directory(("home", f"later {number}"))
-        wait_until((running.folder / f"later {number}").exists, 20)
+        wait_until((running.folder / f"later {number}").exists)
 
 
 def test_a_journal_of_a_newer_program_needs_a_person(running: Running, fs: MemoryFileSystem) -> None:

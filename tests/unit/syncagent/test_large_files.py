@@ -156,7 +156,7 @@ def test_what_is_sent_whole_is_signed_meanwhile(anna: Device, monkeypatch: pytes
 
     def ask(method: str, *arguments: object, **options: object) -> object:
         if method == "PUT":
-            wait_until(lambda: all(signing.done() for signing in learner._ahead.values()), 10)
+            wait_until(lambda: all(signing.done() for signing in learner._ahead.values()))
             assert len(learner._ahead) == 1
         reply = send(method, *arguments, **options)  # type: ignore[arg-type]
         if method == "PUT":
