@@ -84,7 +84,7 @@ def mount(gateway_url: str, need: Need, tmp_path: Path) -> Iterator[Path]:
     run("umount", str(where), timeout=300)
 
 
-def until_equal(local: Path, mounted: Path, timeout: float = 10) -> None:
+def until_equal(local: Path, mounted: Path, timeout: float = 120) -> None:
     """`diff -r` finds the trees equal, at the latest when davfs2's attributes are fresh.
 
     davfs2 lets the kernel keep attributes for a second, and those that `cp -a` sets before it closes a file say size 0:
@@ -99,7 +99,7 @@ def until_equal(local: Path, mounted: Path, timeout: float = 10) -> None:
 @pytest.mark.timeout(900)
 def test_davfs2_holds_the_standard_library(mount: Path, gateway_url: str, tree: Path) -> None:
     run("cp", "-a", str(tree), str(mount / "davfs"), timeout=600)
-    with httpx.Client(base_url=gateway_url) as client:
+    with httpx.Client(base_url=gateway_url, timeout=60) as client:
         for path in (path for path in tree.rglob("*") if path.is_file()):
             name = quote(str(path.relative_to(tree)))
             assert client.get(f"davfs/{name}").content == path.read_bytes(), name
@@ -108,9 +108,9 @@ def test_davfs2_holds_the_standard_library(mount: Path, gateway_url: str, tree: 
     assert not (mount / "davfs").exists()
     some = next(tree.glob("*.py"))
     assert (mount / "davfs moved" / some.name).read_bytes() == some.read_bytes()
-    assert httpx.get(f"{gateway_url}davfs%20moved/{some.name}").content == some.read_bytes()
+    assert httpx.get(f"{gateway_url}davfs%20moved/{some.name}", timeout=60).content == some.read_bytes()
     run("rm", "-r", str(mount / "davfs moved"), timeout=600)
-    assert httpx.get(f"{gateway_url}davfs%20moved/{some.name}").status_code == 404
+    assert httpx.get(f"{gateway_url}davfs%20moved/{some.name}", timeout=60).status_code == 404
 
 
 def test_davfs2_edits_in_place(mount: Path) -> None:
@@ -186,7 +186,7 @@ quit
     assert "failed" not in said.lower()
     assert "blue" in said
     assert (tmp_path / "back.txt").read_text() == "from cadaver\n"
-    assert httpx.get(gateway_url + "cadaver/").status_code == 404
+    assert httpx.get(gateway_url + "cadaver/", timeout=60).status_code == 404
 
 
 # gio (GNOME Files)
@@ -211,4 +211,4 @@ gio mount -u {drive}
 """
     run("dbus-run-session", "--", "sh", "-c", script, env=environment, timeout=120)
     assert (tmp_path / "back.py").read_bytes() == (library / "os.py").read_bytes()
-    assert httpx.get(gateway_url + "gio/").status_code == 404
+    assert httpx.get(gateway_url + "gio/", timeout=60).status_code == 404

@@ -198,6 +198,6 @@ def test_it_waits_for_a_master(tmp_path: Path) -> None:
         again.stop()
     finally:
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=10)
+        _, log = process.communicate(timeout=ENDED_S)
     assert process.returncode == 0, log
     assert "Traceback" not in log

@@ -29,7 +29,7 @@ NAMES = [
 
 
 def test_names_go_in_and_come_back_as_they_are(shared_cluster: Cluster) -> None:
-    with httpx.Client(base_url=shared_cluster.url) as client:
+    with httpx.Client(base_url=shared_cluster.url, timeout=60) as client:
         assert client.request("MKCOL", "/names").status_code == 201
         for number, name in enumerate(NAMES):
             assert client.put(f"/names/{quote(name)}", content=str(number)).status_code == 201, name
@@ -46,7 +46,7 @@ def test_names_go_in_and_come_back_as_they_are(shared_cluster: Cluster) -> None:
 
 
 def test_a_hundred_levels(shared_cluster: Cluster) -> None:
-    with httpx.Client(base_url=shared_cluster.url) as client:
+    with httpx.Client(base_url=shared_cluster.url, timeout=60) as client:
         path = ""
         for level in range(100):
             path += f"/level {level}"
@@ -144,7 +144,7 @@ def check_streaming(cluster: Cluster, size: int) -> None:
     assert upload(cluster.url, "/huge", size) == download(cluster.url, "/huge")
     for name, peak in peak_memory(cluster).items():
         assert peak < PROCESS_BYTES, f"{name}: {peak / 1e6:.0f} MB"
-    assert httpx.delete(cluster.url + "huge").status_code == 204
+    assert httpx.delete(cluster.url + "huge", timeout=60).status_code == 204
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads peak memory from /proc")

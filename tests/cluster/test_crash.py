@@ -11,9 +11,12 @@ import httpx
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.waiting import wait_until
 
 WRITERS = 6
 CYCLES = 2
+ACKNOWLEDGED = 30
+"""Names in each cycle, before the end."""
 
 
 class Manifest:
@@ -36,7 +39,7 @@ class Manifest:
 
 def write_until_cut(url: str, manifest: Manifest, seed: int, stopping: threading.Event) -> None:
     rng = random.Random(seed)
-    with httpx.Client(base_url=url, timeout=10) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         while not stopping.is_set():
             name = f"/w{seed}-{rng.randrange(20)}"
             content = rng.randbytes(rng.choice([0, 1, 4096, 70_000, 2_000_000]))
@@ -54,19 +57,20 @@ def test_everything_acknowledged_survives(cluster: Cluster, seed: int) -> None:
     rng = random.Random(seed)
     for cycle in range(CYCLES):
         cluster.start()
+        enough = len(manifest.acknowledged) + ACKNOWLEDGED
         stopping = threading.Event()
         with ThreadPoolExecutor(WRITERS) as pool:
             running = [
                 pool.submit(write_until_cut, cluster.url, manifest, 100 * cycle + i, stopping) for i in range(WRITERS)
             ]
-            stopping.wait(1.5 + rng.random())
+            wait_until(lambda enough=enough: len(manifest.acknowledged) >= enough, 60)
+            stopping.wait(rng.random())
             cluster.kill_everything()
             stopping.set()
             for writer in running:
                 writer.result()
     cluster.start()
-    assert len(manifest.acknowledged) > 20
-    with httpx.Client(base_url=cluster.url, timeout=10) as client:
+    with httpx.Client(base_url=cluster.url, timeout=60) as client:
         for name, allowed in manifest.attempted.items():
             reply = client.get(name)
             if reply.status_code == 404:

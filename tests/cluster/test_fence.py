@@ -32,21 +32,21 @@ def test_without_most_sentinels_nothing_is_deleted_and_all_else_goes_on(tmp_path
         ):
             client.put("/first", content=os.urandom(LARGE)).raise_for_status()
             client.put("/second", content=os.urandom(LARGE)).raise_for_status()
-            assert chunk_files(cluster) == 6
+            wait_until(lambda: chunk_files(cluster) == 6, 60)
             client.delete("/first").raise_for_status()
-            wait_until(lambda: chunk_files(cluster) == 3, 30)
+            wait_until(lambda: chunk_files(cluster) == 3, 60)
             for port in sentinels.sentinels[1:]:
                 sentinels.send(port, signal.SIGSTOP)
-            wait_until(lambda: "1 of 3 sentinels" in cluster.status()["deleting_stopped"], 30)
+            wait_until(lambda: "1 of 3 sentinels" in cluster.status()["deleting_stopped"], 60)
             client.delete("/second").raise_for_status()
             books = redis.Redis(port=sentinels.servers[0])
-            wait_until(lambda: all(books.scard(f"{{main}}:del:{number}") for number in (1, 2, 3)), 30)
+            wait_until(lambda: all(books.scard(f"{{main}}:del:{number}") for number in (1, 2, 3)), 60)
             client.put("/third", content=b"third").raise_for_status()
             assert client.get("/third").content == b"third"
             assert "by themselves" in cluster.helenite("gc").stdout
             assert chunk_files(cluster) == 3
             for port in sentinels.sentinels[1:]:
                 sentinels.send(port, signal.SIGCONT)
-            wait_until(lambda: chunk_files(cluster) == 0, 30)
-            wait_until(lambda: not cluster.status()["deleting_stopped"], 30)
+            wait_until(lambda: chunk_files(cluster) == 0, 60)
+            wait_until(lambda: not cluster.status()["deleting_stopped"], 60)
             cluster.check_fsck()

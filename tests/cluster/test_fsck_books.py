@@ -155,8 +155,8 @@ def test_a_directory_that_hangs_in_the_air_is_found_again(books: Cluster, conten
 
 def test_what_was_lost_is_not_given_up_before_a_person_says_so(books: Cluster, contents: dict[str, bytes]) -> None:
     for name in ("gone", "gone/in"):
-        httpx.request("MKCOL", f"{books.url}{name}").raise_for_status()
-    httpx.put(f"{books.url}gone/in/f", content=contents["a"][::-1]).raise_for_status()
+        httpx.request("MKCOL", f"{books.url}{name}", timeout=60).raise_for_status()
+    httpx.put(f"{books.url}gone/in/f", content=contents["a"][::-1], timeout=60).raise_for_status()
     with raw(books) as client:
         lost = directory_id(client, directory_id(client, 1, "gone"), "in")
         client.rename(f"{P}d:{lost}", f"{P}saved")
@@ -167,7 +167,7 @@ def test_what_was_lost_is_not_given_up_before_a_person_says_so(books: Cluster, c
     with raw(books) as client:
         client.rename(f"{P}saved", f"{P}d:{lost}")
     assert fsck(books)[0] == 0
-    assert httpx.get(f"{books.url}gone/in/f").content == contents["a"][::-1]
+    assert httpx.get(f"{books.url}gone/in/f", timeout=60).content == contents["a"][::-1]
     with raw(books) as client:
         client.unlink(f"{P}d:{lost}")
     status, report = fsck(books, "--repair", "--accept-loss")

@@ -153,19 +153,23 @@ def test_who_waits_hears_of_a_change_at_once(http: httpx.Client, other: FileSyst
     http.request("MKCOL", "/push/").raise_for_status()
     follower = SyncClient(asking(http, "/push/"), "/push/")
     follower.synchronise()
-    delays = []
+    delays, plain = [], []
     with ThreadPoolExecutor(1) as pool:
-        for number in range(20):
+        for number in range(10):
             asked = pool.submit(follower.step, {"Prefer": "wait=20"})
             with pytest.raises(TimeoutError):
                 asked.result(0.15)
             put(other, "push", f"{number}")
             written = time.monotonic()
-            asked.result(10)
-            delays.append(time.monotonic() - written)
+            asked.result(15)
+            heard = time.monotonic()
+            delays.append(heard - written)
             assert f"/push/{number}" in follower.picture
+            follower.step()
+            plain.append(time.monotonic() - heard)
     print(f"heard after {statistics.median(delays):.3f} s, {max(delays):.3f} s at most")  # noqa: T201
-    assert statistics.median(delays) < 0.1, delays
+    # A busy machine delays a report that waits for nothing just as much.
+    assert statistics.median(delays) < 0.1 + 3 * statistics.median(plain), (delays, plain)
 
 
 def test_a_large_change_costs_few_round_trips(http: httpx.Client, other: FileSystem) -> None:
@@ -178,6 +182,10 @@ def test_a_large_change_costs_few_round_trips(http: httpx.Client, other: FileSys
     began = time.monotonic()
     follower.synchronise()
     took = time.monotonic() - began
-    assert follower.picture == truth(http, "/large/")
+    began = time.monotonic()
+    listed = truth(http, "/large/")
+    listing = time.monotonic() - began
+    assert follower.picture == listed
     assert len(follower.picture) == 1000
-    assert took < 1.5
+    print(f"1000 changes in {took:.3f} s, a listing in {listing:.3f} s")  # noqa: T201
+    assert took < max(1.5, 8 * listing)
