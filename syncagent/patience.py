@@ -22,6 +22,7 @@ FAILED_MAX_S = 300.0
 UNREACHABLE_MAX_S = 10.0
 """After a failure that was the network's, and says nothing about the node."""
 OLD_MS = 10_000
+"""Neither written nor renamed for so long: quiet at first sight."""
 STALE_FREE = 2
 """So many failures in a row, because something was changed meanwhile, cost no wait."""
 
@@ -104,7 +105,7 @@ class Patience:
             return None
         before = self._watched.get(node.id)
         if before is None:
-            is_old = stamp is not None and now_ms - stamp.mtime_ns // 1_000_000 > OLD_MS
+            is_old = stamp is not None and now_ms - max(stamp.mtime_ns, stamp.ctime_ns) // 1_000_000 > OLD_MS
             return _Watched(stamp, now, 0.0 if is_old else VANISHED_S if stamp is None else QUIET_S)
         if before.stamp == stamp:
             return before

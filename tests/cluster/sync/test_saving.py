@@ -106,6 +106,9 @@ def test_a_save_that_takes_a_file_away_for_a_moment_deletes_nothing_there(scene:
 
     def save(content: bytes) -> float:
         """Save it and wait until it is there; how long it was away here."""
+        if saves % 2:  # nobody has changed it for long
+            os.utime(scene.here / "letter.txt", (1_000_000_000, 1_000_000_000))
+            wait_until(lambda: (scene.there / "letter.txt").stat().st_mtime == 1_000_000_000)
         wait_until(scene.anna.is_settled)
         cycles, began = scene.anna.status()["cycles"], time.monotonic()
         (scene.here / "letter.txt").rename(scene.here / "letter.txt~")

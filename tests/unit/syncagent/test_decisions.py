@@ -109,6 +109,14 @@ def test_a_file_that_nobody_touched_for_long_is_quiet_at_once() -> None:
     assert Patience().held([file(1)], 100.0, 3_600_000) == set()
 
 
+def test_an_old_file_that_was_just_renamed_may_be_about_to_be_replaced() -> None:
+    """Its inode was touched: it has another name, and a program that saves so writes the new content now."""
+    renamed = Node(NodeId(1), local=LocalState(PLACE, Kind.FILE, LocalStamp(1, 1, ctime_ns=3_599 * 10**9)))
+    patience = Patience()
+    assert patience.held([renamed], 100.0, 3_600_000) == {1}
+    assert patience.held([renamed], 100.0 + QUIET_S, 3_600_000) == set()
+
+
 @pytest.mark.parametrize("path", ["a", "d/"])
 def test_what_vanished_may_come_back(path: str) -> None:
     story = Story().agreed(path).remove(Tree.LOCAL, path)
