@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.chaos.faults import Director
 from tests.chaos.findings import Findings
@@ -41,6 +42,7 @@ CHUNKSERVERS = 4
 CLIENTS = 6
 SAMPLES = 8
 """How often memory and descriptors are looked at."""
+POLL_S = 0.2
 FULL_DISK_BYTES = 2 << 30
 ENVIRONMENT = {
     "HELENITE_SUSPECT_AFTER_S": "2",
@@ -131,10 +133,12 @@ def work(cluster: Cluster, director: Director, clients: list[Load], seconds: flo
         running = [pool.submit(client.run, stopping) for client in clients]
         faults = pool.submit(director.run, calm)
         try:
+            while not director.begun.wait(POLL_S) and not any(task.done() for task in (*running, faults)):
+                pass  # how long that takes is not counted
             for _ in range(SAMPLES):
                 if calm.wait(seconds / SAMPLES) or any(task.done() for task in (*running, faults)):
                     break  # one has crashed: its result says why
-                with contextlib.suppress(AssertionError):  # everything has just been killed
+                with contextlib.suppress(AssertionError, psutil.NoSuchProcess):  # everything has just been killed
                     samples.append((time.monotonic() - began, usage(cluster)))
         finally:
             calm.set()

@@ -51,6 +51,8 @@ class Director:
         self.windows: list[Window] = []
         self.problems: list[str] = []
         self.fsck_runs = 0
+        self.begun = threading.Event()
+        """All is well at the start; faults strike from now on."""
         self._rng = rng
         self._ballast = ballast
         self._whole: dict[Path, int] = {}
@@ -59,6 +61,7 @@ class Director:
     def run(self, stopping: threading.Event) -> None:
         """One fault after the other until told to stop; ends in a healthy cluster."""
         self.recover()
+        self.begun.set()
         while not stopping.wait(self._rng.uniform(0.5, 4.0)):
             kind = self._rng.choices(list(FAULTS), [fault.weight for fault in FAULTS.values()])[0]
             began = time.monotonic()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from helenite.core.process import REPEAT_S
 from tests.chaos.findings import Findings
 from tests.support import manifest
 from tests.support.cluster import Cluster
@@ -66,9 +68,15 @@ def lines_about_descriptors(cluster: Cluster, name: str) -> int:
     return (cluster.directory / "logs" / f"{name}.log").read_text().count("no descriptor is left")
 
 
+def lines_max(began: float) -> int:
+    """Two shortages since this moment; a line that comes again is logged once a minute."""
+    return 2 + int((time.monotonic() - began) / REPEAT_S)
+
+
 def test_a_gateway_without_descriptors(tmp_path: Path) -> None:
     """New clients hear 503 or are refused, at once; who is connected is served; idle connections make room."""
     content = Content(1, 3_000_000)
+    began = time.monotonic()
     with Cluster(tmp_path / "c", "--workers", "1") as cluster:
         (worker,) = of_role(cluster, "worker")
         with httpx.Client(base_url=cluster.url, timeout=10) as connected:
@@ -79,19 +87,21 @@ def test_a_gateway_without_descriptors(tmp_path: Path) -> None:
                 assert turned_away in {0, 503}, turned_away
                 reply = connected.get("/file")
                 assert reply.status_code == 503 or reply.content == content.whole()
-                wait_until(lambda: fresh_status(cluster) == 200, 20)  # in place of the idle ones
+                wait_until(lambda: fresh_status(cluster) == 200, HEALED_S)  # in place of the idle ones
             with exhausted(worker, address_of(worker)):
                 assert cpu_s(worker) < CPU_S_MAX
-            wait_until(lambda: fresh_status(cluster) == 200, 10)
-        assert httpx.get(cluster.url + "file").content == content.whole()
-        assert 1 <= lines_about_descriptors(cluster, "gateway") <= 2
+            wait_until(lambda: fresh_status(cluster) == 200, HEALED_S)
+        assert httpx.get(cluster.url + "file", timeout=60).content == content.whole()
+        assert 1 <= lines_about_descriptors(cluster, "gateway") <= lines_max(began)
         cluster.check_fsck()
 
 
 def fresh_status(cluster: Cluster) -> int:
-    """What a new client hears; 0 when its connection is refused or ended."""
+    """What a new client hears; 0 when its connection is refused or ended, -1 when it hears nothing."""
     try:
-        return httpx.get(cluster.url + "file", timeout=5).status_code
+        return httpx.get(cluster.url + "file", timeout=10).status_code
+    except httpx.TimeoutException:
+        return -1
     except (httpx.NetworkError, httpx.RemoteProtocolError):
         return 0
 
@@ -99,6 +109,7 @@ def fresh_status(cluster: Cluster) -> int:
 def test_a_chunkserver_without_descriptors(tmp_path: Path, rng: random.Random) -> None:
     """Other replicas are read, other servers written to."""
     findings = Findings()
+    began = time.monotonic()
     with Cluster(tmp_path / "c", "--workers", "1") as cluster:
         server = of_role(cluster, "chunkserver")[1]
         number = data_directory(server).name
@@ -111,7 +122,7 @@ def test_a_chunkserver_without_descriptors(tmp_path: Path, rng: random.Random) -
         with exhausted(server, *[(port.ip, port.port) for port in ports]):
             assert cpu_s(server) < CPU_S_MAX
         assert failures_after(findings, 0) == []
-        assert 1 <= lines_about_descriptors(cluster, number) <= 2
+        assert 1 <= lines_about_descriptors(cluster, number) <= lines_max(began)
         wait_until(lambda: cluster.helenite("fsck").returncode == 0, HEALED_S)
 
 

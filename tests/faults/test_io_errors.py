@@ -110,7 +110,7 @@ def test_a_disk_that_fails_from_the_start(tmp_path: Path, disk: SickDisk, rng: r
             with disk.failing(Failure(where, calls)):
                 cluster.start()
                 write_files(cluster, told, f"without {calls}", 10, rng)
-                assert "the disk" in said(cluster, "chunkserver-1").splitlines()[-1]
+                wait_until(lambda: "the disk" in said(cluster, "chunkserver-1").splitlines()[-1], NOTICED_S)
                 wait_until(lambda: states(cluster) == ["alive", "alive", "dead"], NOTICED_S)
             heals(cluster)
             if calls == EVERYTHING:

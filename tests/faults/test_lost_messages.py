@@ -263,6 +263,6 @@ def test_lost_requests_and_replies(
             rng.shuffle(faults)
             for fault in faults:
                 work.step(fault)
-        with httpx.Client(base_url=cluster.url) as reader:
+        with httpx.Client(base_url=cluster.url, timeout=60) as reader:
             assert work.manifest.settle(read_tree(reader, "")) == []
         cluster.check_fsck()

@@ -20,9 +20,11 @@ from tests.support.proxy import Proxy
 from tests.support.redis import running_redis
 from tests.support.waiting import wait_until
 
-READ_STALL_S = 3.0
-WRITE_STALL_S = 5.0
-REDIS_PARTITION_S = 5.0
+CUT_STALL_S = {"GET": 3.0, "PUT": 5.0}
+"""Longest time that a chunkserver which nobody reaches costs one request."""
+USUAL = 5
+"""Times the slowest request before: what a busy machine may cost besides."""
+REDIS_PARTITION_S = 3.0
 REDIS_DELAY_S = 0.2
 STALL_S = 4.0
 """Longer than the patience with one write, so that it runs out."""
@@ -86,7 +88,8 @@ def test_a_data_port_is_cut_off(tmp_path: Path, rng: random.Random) -> None:
         for path in cluster.directory.glob("chunkserver-*/data.sock"):
             path.unlink()  # as on hosts of their own
         with load(cluster, rng, findings, proxy.heal):
-            work_goes_on(findings)
+            work_goes_on(findings, 100)
+            usual_s = dict(findings.slowest_s)
             for fault, lasts_s in (
                 (proxy.partition, STALL_S),
                 (proxy.lose_replies, FAULT_S),
@@ -102,8 +105,8 @@ def test_a_data_port_is_cut_off(tmp_path: Path, rng: random.Random) -> None:
                 proxy.heal()
                 wait_until(lambda passed=passed: proxy.passed_bytes > passed, 30)  # it is used again
         assert failures_after(findings, 0) == []
-        assert findings.slowest_s["GET"] < READ_STALL_S, findings.slowest_s
-        assert findings.slowest_s["PUT"] < WRITE_STALL_S, findings.slowest_s
+        for method, stall_s in CUT_STALL_S.items():
+            assert findings.slowest_s[method] < stall_s + USUAL * usual_s[method], (findings.slowest_s, usual_s)
         wait_until(lambda: cluster.helenite("fsck").returncode == 0, HEALED_S)
 
 
@@ -127,18 +130,18 @@ def test_a_chunkserver_is_cut_off_from_the_master(tmp_path: Path, rng: random.Ra
         httpx.Client(base_url=cluster.url, timeout=60) as client,
     ):
         write_files(client, told, "before", 60, rng)
-        wait_until(lambda: all(server["chunks"] > 10 for server in cluster.status()["chunkservers"]), 20)
+        wait_until(lambda: all(server["chunks"] > 10 for server in cluster.status()["chunkservers"]), 60)
         proxy.partition()
         write_files(client, told, "unnoticed", 10, rng)
-        wait_until(lambda: states(cluster).count("alive") == 3, 20)  # suspect, or dead if this machine is slow
+        wait_until(lambda: states(cluster).count("alive") == 3, 60)  # suspect, or dead if this machine is slow
         write_files(client, told, "suspect", 10, rng)
-        wait_until(lambda: states(cluster).count("dead") == 1, 20)
+        wait_until(lambda: states(cluster).count("dead") == 1, 60)
         write_files(client, told, "dead", 10, rng)
-        assert states(cluster).count("alive") == 3
+        wait_until(lambda: states(cluster).count("alive") == 3, 60)
         wait_until(lambda: cluster.status()["chunks"]["under_replicated"] == 0, HEALED_S)
         assert surplus(cluster) > 0  # it still holds what others hold for it now
         proxy.heal()
-        wait_until(lambda: states(cluster).count("alive") == 4, 20)
+        wait_until(lambda: states(cluster).count("alive") == 4, 60)
         wait_until(lambda: surplus(cluster) == 0, HEALED_S)
         wait_until(lambda: cluster.helenite("fsck").returncode == 0, HEALED_S)
         assert told.settle(read_tree(client, "")) == []

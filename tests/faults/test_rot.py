@@ -20,7 +20,7 @@ from tests.support.manifest import Content
 from tests.support.rot import Replica, damage, find_replicas
 from tests.support.waiting import wait_until
 
-SCRUB_S = 15
+SCRUB_S = 5
 ENVIRONMENT = {
     "HELENITE_SUSPECT_AFTER_S": "3",
     "HELENITE_DEAD_AFTER_S": "6",
@@ -84,6 +84,7 @@ def has_all_replicas(cluster: Cluster) -> bool:
 def test_damage_to_all_replicas_but_one(tmp_path: Path, damages: int, rng: random.Random) -> None:
     with Cluster(tmp_path / "c", "--workers", "1", environment=ENVIRONMENT) as cluster:
         contents = fill(cluster.url, damages, rng)
+        wait_until(lambda: has_all_replicas(cluster), REPAIRED_S)
         cluster.check_fsck()
         for victim in choose_victims(cluster.directory, damages, rng):
             damage(victim, rng)
