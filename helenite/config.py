@@ -210,6 +210,9 @@ class GatewaySettings(ClientSettings):
         "ALLOWED_HOSTS", (), parse_list, "further hosts that a Destination may name, * = any"
     )
     is_open: bool = setting("OPEN", False, parse_bool, "serve everyone without users, also beyond loopback")
+    trust_s: float = setting(
+        "WEBDAV_TRUST_S", 60.0, float, "how long a verified password is trusted, and a removed user may go on"
+    )
     idle_timeout_s: float = setting(
         "IDLE_TIMEOUT_S", 90.0, float, "silence after which a connection or a stalled body is given up"
     )

@@ -13,6 +13,7 @@ from typing import Any
 from wsgidav.wsgidav_app import WsgiDAVApp
 
 from helenite.client.caching import CachingFileSystem
+from helenite.config import GatewaySettings
 from helenite.core.clock import Clock
 from helenite.core.errors import InvalidPathError
 from helenite.core.paths import ROOT
@@ -35,6 +36,7 @@ class Application(WsgiDAVApp):  # type: ignore[misc]
         allowed_hosts: tuple[str, ...] = (),
         may_be_open: bool = True,
         threads: int = 2,
+        trust_s: float = GatewaySettings.trust_s,
         clock: Clock | None = None,
     ) -> None:
         self.provider = Provider(file_system, clock or Clock(), waiters_max=threads // 2)
@@ -50,7 +52,7 @@ class Application(WsgiDAVApp):  # type: ignore[misc]
                 "verbose": 0,
             }
         )
-        users = Users(file_system.rpc, self.provider.clock)
+        users = Users(file_system.rpc, self.provider.clock, trust_s)
         self._first = Authentication(self.application, users, may_be_open=may_be_open)
 
     def close(self) -> None:

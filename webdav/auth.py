@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from helenite.config import GatewaySettings
 from helenite.core.clock import Clock
 from helenite.core.errors import EntryNotFoundError, HeleniteError
 from helenite.core.pb import common_pb2, master_pb2
@@ -27,10 +28,8 @@ from webdav.errors import answer
 from webdav.request import PRINCIPAL_KEY
 from webdav.response import BodyPiece, whole
 
-VERDICT_S = 60.0
-"""How long a right password counts without being verified again; also how long a removed user may go on."""
 REFUSAL_S = 5.0
-"""The same for a wrong one: short, because the password may be set in this moment."""
+"""How long a wrong password is wrong without being verified again: short, as it may be set in this moment."""
 VERDICTS_MAX = 4096
 """Remembered name-password pairs; beyond them the oldest go, so guessing cannot fill memory."""
 VERIFICATIONS_MAX = 2
@@ -51,9 +50,11 @@ class AdminRpc(Protocol):
 class Users:
     """The cluster's users, as far as logging in goes."""
 
-    def __init__(self, rpc: AdminRpc, clock: Clock) -> None:
+    def __init__(self, rpc: AdminRpc, clock: Clock, trust_s: float = GatewaySettings.trust_s) -> None:
+        """`trust_s`: how long a right password counts without being verified again; then a removed user is out."""
         self._rpc = rpc
         self._clock = clock
+        self._trust_s = trust_s
         self._hasher = PasswordHasher()
         self._decoy = self._hasher.hash(os.urandom(16).hex())
         self._key = os.urandom(32)
@@ -91,7 +92,7 @@ class Users:
             return found[1]
 
     def _remember(self, key: bytes, *, is_right: bool) -> None:
-        until = self._clock.monotonic_s() + (VERDICT_S if is_right else REFUSAL_S)
+        until = self._clock.monotonic_s() + (self._trust_s if is_right else REFUSAL_S)
         with self._lock:
             self._verdicts[key] = (until, is_right)
             self._verdicts.move_to_end(key)

@@ -80,8 +80,9 @@ def serve(settings: GatewaySettings, place: Place, file_system: CachingFileSyste
     if not may_be_open and place.number == 0:
         _demand_users(file_system, place, stopping)
     app = Application(
-        file_system, allowed_hosts=settings.allowed_hosts, may_be_open=may_be_open, threads=settings.threads
-    )
+        file_system, allowed_hosts=settings.allowed_hosts, may_be_open=may_be_open, threads=settings.threads,
+        trust_s=settings.trust_s,
+    )  # fmt: skip
     server = Server(
         (place.host, place.port), app, threads=settings.threads, timeout_s=settings.idle_timeout_s, reuse_port=True
     )

@@ -10,7 +10,9 @@ from helenite.core.clock import Clock
 from helenite.core.errors import UnavailableError
 from tests.support.gateways import QUICK_HASH, our_gateway, with_credentials
 from tests.support.memory_filesystem import MemoryFileSystem, MemoryRpc
-from webdav.auth import REFUSAL_S, VERDICT_S, VERDICTS_MAX, Users, parse_basic
+from webdav.auth import REFUSAL_S, VERDICTS_MAX, Users, parse_basic
+
+TRUST_S = 20.0
 
 
 class FakeClock(Clock):
@@ -36,7 +38,7 @@ class CountingRpc(MemoryRpc):
 def users() -> Users:
     rpc = CountingRpc()
     rpc.users["ann"] = QUICK_HASH.hash("secret")
-    made = Users(rpc, FakeClock())
+    made = Users(rpc, FakeClock(), TRUST_S)
     made._decoy = rpc.users["ann"]  # quick as well
     return made
 
@@ -71,9 +73,20 @@ def test_verdicts_are_remembered_for_a_while(users: Users) -> None:
     assert users.verify("ann", "secret")
     assert users.verify("ann", "secret")
     assert users._rpc.asked == 1
-    users._clock.now += VERDICT_S + 1
+    users._clock.now += TRUST_S - 1
+    assert users.verify("ann", "secret")
+    assert users._rpc.asked == 1
+    users._clock.now += 2
     assert users.verify("ann", "secret")
     assert users._rpc.asked == 2
+
+
+def test_a_removed_user_is_out_when_the_trust_ends(users: Users) -> None:
+    assert users.verify("ann", "secret")
+    del users._rpc.users["ann"]
+    assert users.verify("ann", "secret")
+    users._clock.now += TRUST_S + 1
+    assert not users.verify("ann", "secret")
 
 
 def test_a_new_password_counts_soon(users: Users) -> None:
