@@ -22,7 +22,7 @@ def load(
     cluster: Cluster, rng: random.Random, findings: Findings, heal: Callable[[], None], clients: int = 3
 ) -> Iterator[None]:
     """Clients work meanwhile; at the end, all healed, every one's tree is what it was told, byte by byte."""
-    with httpx.Client(base_url=cluster.url) as client:
+    with httpx.Client(base_url=cluster.url, timeout=60) as client:
         prepare_shared(client)
     working = [Load(cluster.url, number, rng.getrandbits(32), findings) for number in range(1, clients + 1)]
     stopping = threading.Event()
@@ -38,7 +38,7 @@ def load(
     for each in working:
         each.settle()
         each.close()
-    with httpx.Client(base_url=cluster.url) as client:
+    with httpx.Client(base_url=cluster.url, timeout=60) as client:
         check_shared(client, findings)
     assert findings.violations == []
     assert sum(findings.operations.values()) > 50

@@ -33,7 +33,8 @@ def secured(tmp_path: Path, certificate: tuple[str, str]) -> Iterator[Cluster]:
         for user in ("anna", "bert"):
             assert open_cluster.helenite("user", "add", user, input="secret\n").returncode == 0
     cert, key = certificate
-    with Cluster(data, "--host", "0.0.0.0", "--port", port, "--tls-cert", cert, "--tls-key", key) as cluster:
+    options = ("--host", "0.0.0.0", "--port", port, "--tls-cert", cert, "--tls-key", key)
+    with Cluster(data, *options, environment={"HELENITE_WEBDAV_TRUST_S": "5"}) as cluster:
         cluster.url = f"https://localhost:{port}/"
         yield cluster
 
