@@ -23,9 +23,9 @@ from helenite.core.model import Extent
 from helenite.core.paths import Path, format_path
 from syncagent.hashes import ask_digest, parse_digest
 from syncagent.holes import HOLE_BYTES_MIN, ContentReader
-from syncagent.learning import LARGE_BYTES, Learner
+from syncagent.learning import Learner
 from syncagent.model import RemoteStamp
-from syncagent.ports import Present
+from syncagent.ports import LARGE_BYTES, Present
 from syncagent.recipes import Origin, Source, plan_sources
 from syncagent.session import Session
 from syncagent.troubles import translated

@@ -286,8 +286,9 @@ class Engine:
         return troubles
 
     def _held(self) -> frozenset[NodeId]:
-        nodes = (self._journal.node(node) for node in self._journal.unsettled(NEW_MAX))
-        held = self._patience.held(nodes, self._clock.monotonic_s(), self._clock.now_ms())
+        held = self._patience.held(
+            self._journal.unsettled_nodes(NEW_MAX), self._clock.monotonic_s(), self._clock.now_ms()
+        )
         return held | self._transfers.running
 
     def _plan(self, held: frozenset[NodeId]) -> Plan:

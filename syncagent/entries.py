@@ -17,6 +17,9 @@ from syncagent.holes import ContentReader
 from syncagent.model import Kind, LocalStamp
 from syncagent.ports import Attributes
 
+SMALL_BYTES = 64 << 10
+"""Content that is read in one piece."""
+
 
 def kind_of(status: os.stat_result) -> Kind | None:
     """None: nothing that is synced (a pipe, a socket, a device)."""
@@ -46,6 +49,8 @@ def digest_file(name: str) -> bytes:
     if os.path.islink(name):
         return hashlib.sha256(os.fsencode(os.readlink(name))).digest()
     with open(name, "rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size <= SMALL_BYTES:  # then a buffer costs more than reading and hashing do
+            return hashlib.sha256(file.readall()).digest()
         return hashlib.file_digest(ContentReader(file), "sha256").digest()
 
 

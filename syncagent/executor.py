@@ -35,7 +35,7 @@ from syncagent.plan import (
     Step,
     Transfer,
 )
-from syncagent.ports import Attributes, Folder, Remote
+from syncagent.ports import LARGE_BYTES, Attributes, Folder, Remote
 from syncagent.selection import Selection
 from syncagent.transfers import Transfers
 from syncagent.underway import Carried, Doing, Moved
@@ -252,11 +252,12 @@ class StepExecutor:
     def _study(self, node_id: NodeId) -> None:
         """What both sides were found to have need not travel whole when it changes."""
         node = self._journal.node(node_id)
-        if node.kind is not Kind.FILE or not node.is_settled:
+        there, agreed = node.remote, node.ancestor
+        if there is None or there.stamp.size <= LARGE_BYTES or node.kind is not Kind.FILE or not node.is_settled:
             return
-        if node.remote is not None and node.ancestor is not None and node.ancestor.digest is not None:
+        if agreed is not None and agreed.digest is not None:
             path, local = (path_of(self._journal, side, node_id) for side in (Tree.REMOTE, Tree.LOCAL))
-            self._remote.study(path, node.remote.stamp, node.ancestor.digest, self._folder.file_of(local))
+            self._remote.study(path, there.stamp, agreed.digest, self._folder.file_of(local))
 
     def _inspect(self, step: Inspect) -> None:
         node = self._journal.node(step.node)

@@ -94,8 +94,7 @@ def preview(remote: WebDavRemote, folder: str, scratch: FilePath, clock: Clock) 
         settings = Settings(Customs(rules=name_rules()), Selection())
         engine = Engine(local, remote, journal, clock, settings, Lanes())
         pairs = [step for step in engine.preview().steps if isinstance(step, Pair)]
-        nodes = [journal.node(node) for node in journal.unsettled(-1)]
-        only = Counter(node.only_side for node in nodes)
+        only = Counter(node.only_side for node in journal.unsettled_nodes(-1))
         local_count, remote_count = (only[side] - len(pairs) for side in SIDES)
         return Preview(local_count, remote_count, len(pairs) + only[None])
     finally:

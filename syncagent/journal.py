@@ -10,7 +10,7 @@ A journal that cannot be read is set aside under another name and a new one begi
 agreed, nothing counts as deleted, and the first sync unites both sides. One of an older program is upgraded, in one
 transaction; one of a newer program is left alone and not worked with.
 
-One thread at a time. Nodes are cached, up to CACHE_MAX.
+One thread at a time. Nodes are cached, up to CACHE_MAX, and the names in directories that were asked about lately.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from helenite.core.errors import ConfigurationError
-from syncagent.model import SIDES, Kind, Node, NodeId, Place, Tree
+from syncagent.directories import ENTRIES_MAX, Directories
+from syncagent.model import SIDES, Kind, Node, NodeId, Place, State, Tree
 from syncagent.rows import (
     COLUMNS,
     GROUPS,
@@ -75,6 +76,8 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection, *, is_new: bool) -> None:
         self._connection = connection
         self._cache: dict[NodeId, Node] = {}
+        self._directories = Directories()
+        self._absent: set[str] = set()  # resources that were looked for together, and no node has
         self._unborn: set[NodeId] = set()  # given out, and not put yet
         self._depth = 0
         self.is_new = is_new
@@ -95,7 +98,7 @@ class Journal:
             if self._depth == 1:
                 self._connection.execute("COMMIT")
         except BaseException:
-            self._cache.clear()
+            self._forget_cached()
             self._unborn.clear()
             if self._depth == 1 and self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -114,9 +117,20 @@ class Journal:
         return found
 
     def child(self, side: Tree, parent: NodeId, name: str) -> NodeId | None:
+        if self._directories.is_kept(side, parent):
+            names = self._directories.names(side, parent)
+        else:
+            names = self._directories.keep(side, parent, self._read_names(side, parent))
+        if names is not None:
+            return names.get(name)
         at = _PREFIX[side]
         row = self._connection.execute(f"SELECT id FROM node WHERE {at}_parent = ? AND {at}_name = ?", (parent, name))
         return _first(row)
+
+    def _read_names(self, side: Tree, parent: NodeId) -> dict[str, NodeId]:
+        at = _PREFIX[side]
+        query = f"SELECT {at}_name, id FROM node WHERE {at}_parent = ? LIMIT {ENTRIES_MAX + 1}"
+        return dict(self._connection.execute(query, (parent,)))
 
     def children(self, side: Tree, parent: NodeId) -> list[NodeId]:
         rows = self._connection.execute(f"SELECT id FROM node WHERE {_PREFIX[side]}_parent = ?", (parent,))
@@ -140,15 +154,29 @@ class Journal:
 
     def unsettled(self, new_max: int, without: frozenset[NodeId] = frozenset()) -> list[NodeId]:
         """The nodes that are not settled; of those without an ancestor the oldest, at most so many, without some."""
-        agreed = self._connection.execute("SELECT id FROM node WHERE settled = 0 AND a_parent IS NOT NULL")
-        fresh = self._connection.execute(
-            "SELECT id FROM node WHERE settled = 0 AND a_parent IS NULL ORDER BY id LIMIT ?",
-            (new_max if new_max < 0 else new_max + len(without),),
-        )
+        agreed, fresh = self._unsettled("id", new_max if new_max < 0 else new_max + len(without))
         return [*(NodeId(row[0]) for row in agreed), *(NodeId(row[0]) for row in fresh if row[0] not in without)]
+
+    def unsettled_nodes(self, new_max: int) -> Iterator[Node]:
+        """As `unsettled`, the nodes themselves, without a query for each."""
+        for rows in self._unsettled(COLUMNS, new_max):
+            yield from map(self._remember, rows)
+
+    def _unsettled(self, columns: str, new_max: int) -> tuple[sqlite3.Cursor, sqlite3.Cursor]:
+        query = f"SELECT {columns} FROM node WHERE settled = 0 AND a_parent IS"
+        agreed = self._connection.execute(f"{query} NOT NULL")
+        return agreed, self._connection.execute(f"{query} NULL ORDER BY id LIMIT ?", (new_max,))
+
+    def look_for(self, resources: Iterable[str]) -> None:
+        """Find out in one query which of these ids of the server no node has, before `find_resource` asks for each."""
+        wanted = set(resources)
+        query = "SELECT r_resource FROM node WHERE r_resource IN (SELECT value FROM json_each(?))"
+        self._absent = wanted.difference(row[0] for row in self._connection.execute(query, (json.dumps([*wanted]),)))
 
     def find_resource(self, resource: str) -> Node | None:
         """The node that has this id on the server."""
+        if resource in self._absent:
+            return None
         return self._one(f"SELECT {COLUMNS} FROM node WHERE r_resource = ?", resource)
 
     def find_inode(self, inode: int) -> list[Node]:
@@ -229,20 +257,23 @@ class Journal:
     def _write(self, old: Node | None, node: Node) -> None:
         if node.ancestor is None and node.local is None and node.remote is None:
             self._connection.execute("DELETE FROM node WHERE id = ?", (node.id,))
+            self._directories.changed(old, node)
             self._cache.pop(node.id, None)
             return
         if old is None:
             self._connection.execute(_PUT, to_row(node))
             self._unborn.discard(node.id)
         else:
-            agrees, is_here, is_there = (
-                node.ancestor != old.ancestor, node.local != old.local, node.remote != old.remote,
-            )  # fmt: skip
+            agrees = _is_other(old.ancestor, node.ancestor)
+            is_here, is_there = _is_other(old.local, node.local), _is_other(old.remote, node.remote)
             values: list[object] = [node.is_settled]
             values += agreed_row(node.ancestor) if agrees else ()
             values += local_state_row(node.local) if is_here else ()
             values += remote_state_row(node.remote) if is_there else ()
             self._connection.execute(update(agrees=agrees, local=is_here, remote=is_there), (*values, node.id))
+        self._directories.changed(old, node)
+        if node.remote is not None:
+            self._absent.discard(node.remote.stamp.resource)
         self._remember_node(node)
 
     def forget_tree(self, top: NodeId) -> None:
@@ -263,7 +294,7 @@ class Journal:
         with self.transaction():
             self._connection.execute(f"UPDATE node SET settled = 0, {nothing}")
             self._connection.execute("DELETE FROM node WHERE l_parent IS NULL AND r_parent IS NULL")
-            self._cache.clear()
+            self._forget_cached()
 
     # Facts about the pair
 
@@ -289,6 +320,11 @@ class Journal:
             self._cache.clear()
         self._cache[node.id] = node
         return node
+
+    def _forget_cached(self) -> None:
+        self._cache.clear()
+        self._directories.clear()
+        self._absent.clear()
 
     def _scalar(self, query: str) -> int:
         return int(self._connection.execute(query).fetchone()[0])
@@ -333,6 +369,10 @@ def _connect(path: FilePath) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _is_other(old: State | None, new: State | None) -> bool:
+    return old is not new and old != new  # comparing dataclasses takes long, and most are the very same
 
 
 def _first(rows: Iterable[tuple[Any, ...]]) -> NodeId | None:

@@ -24,6 +24,7 @@ from helenite.core.paths import Path
 from syncagent.bases import Bases, Basis
 from syncagent.holes import ContentReader
 from syncagent.model import RemoteStamp
+from syncagent.ports import LARGE_BYTES
 from syncagent.recipes import parse_recipe
 from syncagent.session import Session
 from syncagent.signature import Signature, choose_average, sign
@@ -31,8 +32,6 @@ from syncagent.splicing import SPLICE_TYPE
 
 log = logging.getLogger(__name__)
 
-LARGE_BYTES = 4 << 20
-"""Smaller files are always sent whole."""
 EXTENTS_TYPE = "application/vnd.helenite.extents"
 NICENESS = 5
 AHEAD_MAX = 8

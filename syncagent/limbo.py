@@ -7,8 +7,6 @@ nothing counts as deleted because a look was not finished. One thread.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from syncagent.journal import Journal
 from syncagent.model import Kind, LocalState, Node, NodeId, Place, RemoteState, Tree
 
@@ -25,6 +23,11 @@ class Limbo:
         self._by_identity: dict[int | str, NodeId] = {}
         self.claimed: set[NodeId] = set()
         """Seen in this look; whoever is in here is not to be looked for again."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Nobody is looked for."""
+        return not self._waiting
 
     def take(self, node: Node) -> None:
         """The node is not where it was. If it has no other state the journal forgets it, though not its children."""
@@ -56,10 +59,10 @@ class Limbo:
     def put(self, node: Node, state: SideState | None) -> None:
         if self._side is Tree.LOCAL:
             assert not isinstance(state, RemoteState)
-            self._journal.put(replace(node, local=state))
+            self._journal.put(Node(node.id, node.ancestor, state, node.remote))
         else:
             assert not isinstance(state, LocalState)
-            self._journal.put(replace(node, remote=state))
+            self._journal.put(Node(node.id, node.ancestor, node.local, state))
 
     def replaced_at(self, place: Place, kind: Kind) -> NodeId | None:
         """Who of this kind is looked for and was at this place."""

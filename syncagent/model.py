@@ -133,13 +133,9 @@ class Node:
     remote: RemoteState | None = None
 
     def state(self, tree: Tree) -> State | None:
-        match tree:
-            case Tree.ANCESTOR:
-                return self.ancestor
-            case Tree.LOCAL:
-                return self.local
-            case Tree.REMOTE:
-                return self.remote
+        if tree is Tree.LOCAL:
+            return self.local
+        return self.remote if tree is Tree.REMOTE else self.ancestor
 
     @property
     def kind(self) -> Kind:

@@ -67,7 +67,10 @@ class Answer:
     def text(self, name: str) -> str | None:
         """The text of a property; of DAV:resource-id, of the link in it."""
         element = self.properties.get(name)
-        return None if element is None else "".join(str(piece) for piece in element.itertext()).strip()
+        if element is None:
+            return None
+        text = "".join(str(piece) for piece in element.itertext()) if len(element) else element.text or ""
+        return text.strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,11 +131,16 @@ class _Look:
         """Enter everything there is; who is not among it is looked for."""
         self._unites = not self._journal.has_agreements
         directories: dict[Path, NodeId] = {ROOT: ROOT_ID}
+        listed = None
         for page in pages:
+            self._journal.look_for(entry.stamp.resource for entry in page)
             for entry in page:
                 parent = directories.get(entry.path[:-1])
                 if parent is None or not self._is_included(entry):
                     continue  # its directory is left out, or was made meanwhile: the changes tell
+                if self._unites and parent != listed:
+                    self._journal.children_nodes(Tree.LOCAL, parent)  # the twins of a directory, in one query
+                    listed = parent
                 node, _ = self._enter(Place(parent, entry.path[-1]), entry)
                 if entry.kind is Kind.DIRECTORY:
                     directories[entry.path] = node
@@ -301,7 +306,7 @@ class _Look:
 
     def _finish(self) -> None:
         """Who is still looked for is gone, but for files that were made again under their names."""
-        for place, fresh_id in self._fresh.items():
+        for place, fresh_id in () if self._limbo.is_empty else self._fresh.items():
             fresh = self._journal.node(fresh_id)
             if fresh.remote is None or fresh.remote.place != place or fresh.kind is Kind.DIRECTORY:
                 continue

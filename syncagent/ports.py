@@ -23,6 +23,8 @@ from helenite.core.paths import Path
 from syncagent.model import Kind, LocalStamp, RemoteStamp
 from syncagent.underway import Carried, Doing
 
+LARGE_BYTES = 4 << 20
+"""A larger file has a lane for itself and its like, and of what changes in it only that travels."""
 RETRY_MAX_S = 300.0
 """Nobody is waited for longer, whatever a server asks for."""
 

@@ -35,11 +35,9 @@ from syncagent.model import Kind, LocalState, Node, NodeId, Place, RemoteStamp, 
 from syncagent.overlaps import Overlaps
 from syncagent.plan import Download
 from syncagent.plan import Upload as UploadStep
-from syncagent.ports import Content, Folder, Present, Remote, Twin
+from syncagent.ports import LARGE_BYTES, Content, Folder, Present, Remote, Twin
 from syncagent.underway import Carried
 
-LARGE_BYTES = 4 << 20
-"""Larger files take the lane for large ones."""
 SMALL_MAX = 2_000
 """Small transfers under way or waiting for a thread; the planner comes back to the others when these are done."""
 LARGE_MAX = 16

@@ -24,9 +24,9 @@ from helenite.core.errors import (
 )
 from helenite.core.paths import Path, format_path
 from syncagent.holes import ContentReader, Layout, layout_of
-from syncagent.learning import LARGE_BYTES, Learner
+from syncagent.learning import Learner
 from syncagent.model import Kind, RemoteStamp
-from syncagent.ports import Upload
+from syncagent.ports import LARGE_BYTES, Upload
 from syncagent.session import Session, format_digest
 from syncagent.signature import (
     HASH_BYTES,

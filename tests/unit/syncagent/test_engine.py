@@ -11,8 +11,9 @@ import pytest
 
 from syncagent.engine import Settings
 from syncagent.fates import Customs
+from syncagent.ports import LARGE_BYTES
 from syncagent.selection import Selection
-from syncagent.transfers import LARGE_BYTES, SMALL_MAX, Lanes
+from syncagent.transfers import SMALL_MAX, Lanes
 from tests.support.sync_server import MemoryServer
 from tests.support.sync_world import Agent, Make, World, requests_of, write
 from tests.support.waiting import wait_until

@@ -12,9 +12,9 @@ import pytest
 
 from helenite.core.errors import DigestMismatchError, HeleniteError, PreconditionFailedError
 from syncagent.bases import Bases
-from syncagent.learning import AHEAD_MAX, LARGE_BYTES
+from syncagent.learning import AHEAD_MAX
 from syncagent.model import Kind
-from syncagent.ports import Attributes, Present, Twin, Upload
+from syncagent.ports import LARGE_BYTES, Attributes, Present, Twin, Upload
 from syncagent.remote import WebDavRemote
 from syncagent.signature import choose_average, sign
 from tests.support.gateways import our_gateway
