@@ -11,7 +11,6 @@ import hashlib
 import os
 import stat
 import sys
-from dataclasses import replace
 
 from syncagent.holes import ContentReader
 from syncagent.model import Kind, LocalStamp
@@ -69,7 +68,7 @@ def set_attributes(name: str, attributes: Attributes, before: LocalStamp) -> Loc
     if attributes.mtime_ms is not None and attributes.mtime_ms != mtime_ns // 1_000_000:
         os.utime(name, ns=(status.st_atime_ns, attributes.mtime_ms * 1_000_000), follow_symlinks=False)
         mtime_ns = attributes.mtime_ms * 1_000_000
-    return replace(before, mtime_ns=mtime_ns, executable=executable)
+    return before._replace(mtime_ns=mtime_ns, executable=executable)
 
 
 def inherit(old: str, fresh: str) -> None:

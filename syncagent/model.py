@@ -51,8 +51,7 @@ class Place(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class LocalStamp:
+class LocalStamp(NamedTuple):
     """What the file system says of an entry; while it is equal, the content is taken to be equal.
 
     The time of the last change of the inode is part of it: an edit that keeps size and mtime does not keep that.
@@ -70,8 +69,7 @@ class LocalStamp:
         return (self.inode, self.size, self.mtime_ns) == (other.inode, other.size, other.mtime_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteStamp:
+class RemoteStamp(NamedTuple):
     """What the server says of an entry. The resource is its id for ever (RFC 5842); the ETag changes with content.
 
     A directory has no ETag here: it would change with everything beneath. None: the server keeps no such attribute.
@@ -84,8 +82,7 @@ class RemoteStamp:
     executable: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LocalState:
+class LocalState(NamedTuple):
     """A node as the last scan saw it; `digest` is None until somebody had a reason to read the content."""
 
     place: Place
@@ -94,8 +91,7 @@ class LocalState:
     digest: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteState:
+class RemoteState(NamedTuple):
     """A node as the server last listed it; `digest` is None when the server did not say.
 
     `walked` is for directories: the ETag under which everything beneath was last listed, empty when unknown. One that
@@ -109,8 +105,7 @@ class RemoteState:
     walked: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AgreedState:
+class AgreedState(NamedTuple):
     """The last moment at which both sides were known to hold the same: where, what, and how each side looked then."""
 
     place: Place

@@ -75,7 +75,7 @@ def ask_again(journal: Journal, directory: NodeId, token: str) -> None:
             return  # it is gone
         if node.remote is None:
             return
-        journal.put(replace(node, remote=replace(node.remote, walked="")))
+        journal.put(replace(node, remote=node.remote._replace(walked="")))
         directory = node.remote.place.parent
 
 
@@ -114,7 +114,7 @@ class _Look:
         for node_id, walk_tag in self._walked if complete else ():
             node = self._journal.node(node_id)
             if node.remote is not None and node.remote.walked != walk_tag:
-                self._journal.put(replace(node, remote=replace(node.remote, walked=walk_tag)))
+                self._journal.put(replace(node, remote=node.remote._replace(walked=walk_tag)))
         return self._found
 
     def changes(self, token: str) -> RemoteLook:

@@ -40,8 +40,8 @@ def pair(journal: Journal, local_id: NodeId, remote_id: NodeId) -> None:
             assert child.remote is not None
             agreed = child.ancestor
             if agreed is not None and agreed.place.parent == remote_id:  # else both sides would seem to have moved it
-                agreed = replace(agreed, place=Place(local_id, agreed.place.name))
-            there = replace(child.remote, place=Place(local_id, child.remote.place.name))
+                agreed = agreed._replace(place=Place(local_id, agreed.place.name))
+            there = child.remote._replace(place=Place(local_id, child.remote.place.name))
             journal.put(replace(child, ancestor=agreed, remote=there))
 
 
@@ -51,7 +51,7 @@ def moved_before(journal: Journal, node_id: NodeId, side: Tree = Tree.REMOTE) ->
     state = node.state(side)
     assert state is not None
     assert node.ancestor is not None
-    journal.put(replace(node, ancestor=replace(node.ancestor, place=state.place)))
+    journal.put(replace(node, ancestor=node.ancestor._replace(place=state.place)))
 
 
 def rescue(journal: Journal, node_id: NodeId) -> None:
@@ -102,12 +102,12 @@ def local_is(journal: Journal, node_id: NodeId, state: LocalState) -> None:
     fresh = agreed(replace(node, local=state))
     assert fresh.ancestor is not None
     place = state.place if node.ancestor is None else fresh.ancestor.place
-    journal.put(replace(fresh, ancestor=replace(fresh.ancestor, place=place)))
+    journal.put(replace(fresh, ancestor=fresh.ancestor._replace(place=place)))
 
 
 def remote_is(journal: Journal, node_id: NodeId, state: RemoteState) -> None:
     """The agent itself made the node's directory on the server; both sides hold the same now."""
-    state = replace(state, walked=doings.mark(journal))
+    state = state._replace(walked=doings.mark(journal))
     journal.put(agreed(replace(journal.node(node_id), remote=state)))
 
 
@@ -134,7 +134,7 @@ def uploaded(
         elif node.remote is not None and seen is None:
             raise PreconditionFailedError(f"{state.place.name} is another entry by now")
         if node.local is not None and node.local.stamp == sent.stamp:
-            node = replace(node, local=replace(node.local, digest=sent.digest))
+            node = replace(node, local=node.local._replace(digest=sent.digest))
         remote = _present_state(state, None if seen is None else seen.remote, replaced)
         if remote is not None:
             expect_free(journal, Tree.REMOTE, remote.place, node_id)
@@ -158,7 +158,7 @@ def _present_state(made: RemoteState, seen: RemoteState | None, replaced: Remote
     if seen is None:
         return made if replaced is None else None  # what was replaced was there; so it is gone since
     if seen.stamp.etag == made.stamp.etag or (replaced is not None and seen.stamp.etag == replaced.etag):
-        return replace(made, place=seen.place)
+        return made._replace(place=seen.place)
     return seen  # somebody has made another revision of it already
 
 
@@ -220,15 +220,15 @@ def moved(journal: Journal, side: Tree, node_id: NodeId, place: Place, stamp: Lo
         assert stamp is not None
         old = node.ancestor
         if old is not None and old.local == node.local.stamp:
-            node = replace(node, ancestor=replace(old, local=stamp))
+            node = replace(node, ancestor=old._replace(local=stamp))
         assert node.local is not None
-        node = replace(node, local=replace(node.local, place=place, stamp=stamp))
+        node = replace(node, local=node.local._replace(place=place, stamp=stamp))
     else:
         assert node.remote is not None
         walked = doings.mark(journal) if node.kind is Kind.DIRECTORY else ""
-        node = replace(node, remote=replace(node.remote, place=place, walked=walked))
+        node = replace(node, remote=node.remote._replace(place=place, walked=walked))
     if node.ancestor is not None and node.local and node.remote and node.local.place == node.remote.place:
-        node = replace(node, ancestor=replace(node.ancestor, place=node.local.place))
+        node = replace(node, ancestor=node.ancestor._replace(place=node.local.place))
     journal.put(node)
 
 
@@ -238,14 +238,14 @@ def set_aside(journal: Journal, node_id: NodeId, place: Place, stamp: LocalStamp
         node = journal.node(node_id)
         assert node.local is not None
         journal.put(replace(node, local=None))
-        journal.put(Node(journal.new_id(), local=replace(node.local, place=place, stamp=stamp)))
+        journal.put(Node(journal.new_id(), local=node.local._replace(place=place, stamp=stamp)))
 
 
 def inspected(journal: Journal, node_id: NodeId, digest: bytes) -> None:
     """Somebody has read the local content. If both sides hold the same, that is noted at once: a plan would say so."""
     node = journal.node(node_id)
     assert node.local is not None
-    node = replace(node, local=replace(node.local, digest=digest))
+    node = replace(node, local=node.local._replace(digest=digest))
     is_same = node.remote is not None and judge(node) is Verdict.ADOPT
     journal.put(agreed(node) if is_same else node)
 
@@ -254,7 +254,7 @@ def remote_digest(journal: Journal, node_id: NodeId, digest: bytes) -> None:
     """Somebody has read the server's content."""
     node = journal.node(node_id)
     assert node.remote is not None
-    journal.put(replace(node, remote=replace(node.remote, digest=digest)))
+    journal.put(replace(node, remote=node.remote._replace(digest=digest)))
 
 
 def attributes_set(journal: Journal, node_id: NodeId, stamp: LocalStamp | RemoteStamp) -> None:
@@ -262,7 +262,7 @@ def attributes_set(journal: Journal, node_id: NodeId, stamp: LocalStamp | Remote
     node = journal.node(node_id)
     if isinstance(stamp, LocalStamp):
         assert node.local is not None
-        journal.put(agreed(replace(node, local=replace(node.local, stamp=stamp))))
+        journal.put(agreed(replace(node, local=node.local._replace(stamp=stamp))))
     else:
         assert node.remote is not None
-        journal.put(agreed(replace(node, remote=replace(node.remote, stamp=stamp))))
+        journal.put(agreed(replace(node, remote=node.remote._replace(stamp=stamp))))

@@ -13,7 +13,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 import httpx
@@ -260,10 +260,10 @@ class WebDavRemote:
         values: dict[str, str | None] = {}
         stamp = expected
         if attributes.mtime_ms is not None and self._abilities.keeps_times:
-            stamp = replace(stamp, mtime_ms=max(1, attributes.mtime_ms))
+            stamp = stamp._replace(mtime_ms=max(1, attributes.mtime_ms))
             values[MODIFIED_MS] = str(stamp.mtime_ms)
         if attributes.executable is not None and attributes.executable is not expected.executable:
-            stamp = replace(stamp, executable=attributes.executable)
+            stamp = stamp._replace(executable=attributes.executable)
             values[EXECUTABLE] = "T" if attributes.executable else None
         if values:
             self._proppatch(path, values, expected.etag)

@@ -12,7 +12,7 @@ import io
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 from helenite.core.errors import (
@@ -133,7 +133,7 @@ class Uploads:
         etag, resource = response.headers.get("ETag", ""), response.headers.get("Resource-Id", "")
         if not etag or not resource:
             raise ProtocolError("the server does not say what it has copied")
-        return replace(twin.stamp, etag=etag, resource=resource)
+        return twin.stamp._replace(etag=etag, resource=resource)
 
     def _content(self, upload: Upload) -> Iterator[bytes]:
         with translated(upload.file):

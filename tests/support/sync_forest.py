@@ -135,11 +135,11 @@ class Forest:
         if side is Tree.LOCAL:
             assert node.local is not None
             stamp = self.local_stamp(node.local.stamp.inode, content)
-            self.put(replace(node, local=replace(node.local, stamp=stamp, digest=digest_of(content))))
+            self.put(replace(node, local=node.local._replace(stamp=stamp, digest=digest_of(content))))
         else:
             assert node.remote is not None
             stamp_ = self.remote_stamp(node.remote.stamp.resource, content)
-            self.put(replace(node, remote=replace(node.remote, stamp=stamp_, digest=digest_of(content))))
+            self.put(replace(node, remote=node.remote._replace(stamp=stamp_, digest=digest_of(content))))
 
     def move(self, side: Tree, node_id: NodeId, place: Place) -> None:
         assert not self.is_inside(side, place.parent, node_id), "a directory cannot move into itself"
@@ -147,10 +147,10 @@ class Forest:
         node = self.nodes[node_id]
         if side is Tree.LOCAL:
             assert node.local is not None
-            self.put(replace(node, local=replace(node.local, place=place)))
+            self.put(replace(node, local=node.local._replace(place=place)))
         else:
             assert node.remote is not None
-            self.put(replace(node, remote=replace(node.remote, place=place)))
+            self.put(replace(node, remote=node.remote._replace(place=place)))
 
     def remove(self, side: Tree, node_id: NodeId) -> list[Node]:
         """Take a node and everything beneath from one side; what it was before."""
@@ -254,7 +254,7 @@ class Forest:
             case SetAside(node_id, name):
                 node = self.nodes[node_id]
                 assert node.local is not None
-                copy = Node(self.new_id(), local=replace(node.local, place=Place(node.local.place.parent, name)))
+                copy = Node(self.new_id(), local=node.local._replace(place=Place(node.local.place.parent, name)))
                 self.put(replace(node, local=None))
                 self.put(copy)
             case Upload() | Download():
@@ -309,7 +309,7 @@ class Forest:
         for child in children:
             node = self.nodes[child]
             assert node.remote is not None
-            self.put(replace(node, remote=replace(node.remote, place=Place(local_id, node.remote.place.name))))
+            self.put(replace(node, remote=node.remote._replace(place=Place(local_id, node.remote.place.name))))
 
     def _inspect(self, node_id: NodeId, side: Tree) -> None:
         raise AssertionError("all digests are known here")
@@ -328,4 +328,4 @@ class Forest:
         node = self.nodes[node_id]
         if node.ancestor is None or node.local is None or node.remote is None or node.local.place != node.remote.place:
             return
-        self.put(replace(node, ancestor=replace(node.ancestor, place=node.local.place)))
+        self.put(replace(node, ancestor=node.ancestor._replace(place=node.local.place)))

@@ -224,7 +224,7 @@ def mirror(forest: Forest) -> Forest:
         mirrored.put(
             Node(
                 node.id,
-                agreed and replace(agreed, local=_as_local(agreed.remote), remote=_as_remote(agreed.local)),
+                agreed and agreed._replace(local=_as_local(agreed.remote), remote=_as_remote(agreed.local)),
                 remote and LocalState(remote.place, remote.kind, _as_local(remote.stamp), remote.digest),
                 local and RemoteState(local.place, local.kind, _as_remote(local.stamp), local.digest),
             )

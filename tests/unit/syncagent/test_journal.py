@@ -32,7 +32,7 @@ DIGEST = b"d" * 32
 
 def full(node: int, name: str, parent: NodeId = ROOT) -> Node:
     place = Place(parent, name)
-    remote = replace(REMOTE, resource=f"urn:{node}")
+    remote = REMOTE._replace(resource=f"urn:{node}")
     return Node(
         NodeId(node),
         AgreedState(place, Kind.FILE, DIGEST, LOCAL, remote),
@@ -100,16 +100,16 @@ def test_finding(journal: Journal) -> None:
 
 
 def test_files_of_one_size(journal: Journal) -> None:
-    large = replace(LOCAL, size=TWIN_BYTES_MIN)
+    large = LOCAL._replace(size=TWIN_BYTES_MIN)
     for number, name in enumerate("abc", 1):
         node = full(number, name)
         assert node.ancestor is not None
         assert node.local is not None
-        state = replace(node.ancestor, local=large)
-        journal.put(replace(node, ancestor=state, local=replace(node.local, stamp=large)))
+        state = node.ancestor._replace(local=large)
+        journal.put(replace(node, ancestor=state, local=node.local._replace(stamp=large)))
     changed = journal.node(NodeId(3))
     assert changed.local is not None
-    journal.put(replace(changed, local=replace(changed.local, stamp=replace(large, mtime_ns=5))))
+    journal.put(replace(changed, local=changed.local._replace(stamp=large._replace(mtime_ns=5))))
     assert {node.id for node in journal.find_twins(TWIN_BYTES_MIN)} == {1, 2}
     journal.put(full(4, "small"))
     assert journal.find_twins(LOCAL.size) == []

@@ -280,7 +280,7 @@ def test_content_that_the_server_has_is_copied_there(anna: Device, bert: Device,
     anna.save(CONTENT)
     first = anna.send(None)
     fs.set_properties(("home", "f"), set_values={"{http://apache.org/dav/props/}executable": b"<x/>"})
-    twin = Twin(("f",), replace(first, executable=True))
+    twin = Twin(("f",), first._replace(executable=True))
     attributes = Attributes(1_600_000_000_456, executable=False)
     copy = Upload(Kind.FILE, anna.file, len(CONTENT), anna.digest, attributes, twin)
     before = anna.proxy.passed_bytes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from syncagent import records
@@ -43,7 +42,7 @@ def test_a_file_renamed_in_a_directory_that_is_found_again_stays_renamed(tmp_pat
     assert list(plan.steps) == [Pair(HERE, THERE)]
     records.pair(journal, HERE, THERE)
     found = journal.node(FILE)
-    assert found.ancestor == replace(agreed, place=Place(HERE, "old"))
+    assert found.ancestor == agreed._replace(place=Place(HERE, "old"))
     moves = [step for step in reconcile(journal, journal.unsettled(-1), Customs()).steps if isinstance(step, Move)]
     assert moves == [Move(Tree.REMOTE, FILE, Place(HERE, "new"))]
     journal.close()

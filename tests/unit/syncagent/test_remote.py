@@ -158,11 +158,11 @@ def test_deletions_take_only_what_was_seen(remote: WebDavRemote, tmp_path: Path)
     top, sub = remote.make_directory(("d",)), remote.make_directory(("d", "sub"))
     file = store(remote, tmp_path, "d/sub/f")
     seen = {("d", "sub"): sub, ("d", "sub", "f"): file}
-    for wrong in ({}, {("d", "sub"): sub}, seen | {("d", "sub", "f"): replace(file, etag='"1-1"')}):
+    for wrong in ({}, {("d", "sub"): sub}, seen | {("d", "sub", "f"): file._replace(etag='"1-1"')}):
         with pytest.raises(PreconditionFailedError):
             remote.delete(("d",), top, wrong)
     with pytest.raises(PreconditionFailedError):
-        remote.delete(("d", "sub", "f"), replace(file, etag='"1-1"'), {})
+        remote.delete(("d", "sub", "f"), file._replace(etag='"1-1"'), {})
     remote.delete(("d",), top, seen)
     assert remote.list(()) == []
 
@@ -208,7 +208,7 @@ def test_tags_of_directories_follow_what_is_beneath(remote: WebDavRemote, tmp_pa
 def test_attributes_leave_the_revision(remote: WebDavRemote, tmp_path: Path) -> None:
     stamp = store(remote, tmp_path, "f")
     fresh = remote.set_attributes(("f",), stamp, Attributes(MTIME_MS + 1, True))
-    assert fresh == replace(stamp, mtime_ms=MTIME_MS + 1, executable=True)
+    assert fresh == stamp._replace(mtime_ms=MTIME_MS + 1, executable=True)
     assert [entry.stamp for entry in remote.list(())] == [fresh]
     assert remote.set_attributes(("f",), fresh, Attributes(None, False)).executable is False
     assert [entry.stamp.executable for entry in remote.list(())] == [False]
