@@ -6,6 +6,7 @@ every variable; a test compares it with SETTINGS. Sizes accept suffixes (`64MiB`
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -31,6 +32,14 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is no size (write 500MiB or 10G)")
     return int(match[1]) * _UNITS[match[2]]
+
+
+def parse_seconds(text: str) -> float:
+    """A duration, perhaps none; not "nan", which no clock ever reaches."""
+    seconds = float(text)
+    if not 0.0 <= seconds < math.inf:
+        raise ValueError(f"{text!r} is no number of seconds")
+    return seconds
 
 
 def parse_bool(text: str) -> bool:
@@ -105,7 +114,7 @@ class MasterSettings(Settings):
     redis_wait: int = setting(
         "REDIS_WAIT", 0, int, "replicas of Redis that a change must reach before it is acknowledged"
     )
-    redis_wait_s: float = setting("REDIS_WAIT_S", 1.0, float, "how long they are waited for; then 503")
+    redis_wait_s: float = setting("REDIS_WAIT_S", 1.0, parse_seconds, "how long they are waited for; then 503")
     space: str = setting("SPACE", "main", str, "name of the namespace inside Redis")
     listen: str = setting("MASTER_LISTEN", "127.0.0.1:7600", parse_address, "where the master serves gRPC")
     advertise: str = setting(
@@ -117,16 +126,20 @@ class MasterSettings(Settings):
     )
     chunk_bytes: int = setting("CHUNK_BYTES", DEFAULT_CHUNK_BYTES, parse_size, "largest chunk, 1MiB to 64MiB")
     suspect_after_s: float = setting(
-        "SUSPECT_AFTER_S", 10.0, float, "silence after which a chunkserver gets no new chunks"
+        "SUSPECT_AFTER_S", 10.0, parse_seconds, "silence after which a chunkserver gets no new chunks"
     )
-    dead_after_s: float = setting("DEAD_AFTER_S", 60.0, float, "silence after which its chunks are copied elsewhere")
+    dead_after_s: float = setting(
+        "DEAD_AFTER_S", 60.0, parse_seconds, "silence after which its chunks are copied elsewhere"
+    )
     trash_s: int = setting("TRASH_S", 86_400, int, "how long deleted entries can be restored; 0 = not at all")
     gc_grace_s: int = setting("GC_GRACE_S", 600, int, "how long unreferenced chunks are kept")
     orphan_age_s: int = setting(
         "ORPHAN_AGE_S", 86_400, int, "how long chunks of unfinished uploads are kept; the longest upload"
     )
-    report_s: float = setting("REPORT_S", 21_600.0, float, "how often each chunkserver reports all its chunks")
-    dump_s: float = setting("DUMP_S", 3600.0, float, "how often chunkservers keep a dump of the metadata; 0 = never")
+    report_s: float = setting("REPORT_S", 21_600.0, parse_seconds, "how often each chunkserver reports all its chunks")
+    dump_s: float = setting(
+        "DUMP_S", 3600.0, parse_seconds, "how often chunkservers keep a dump of the metadata; 0 = never"
+    )
     threads: int = setting("MASTER_THREADS", 24, int, "requests served at once")
     call_port: bool = setting("CALL_PORT", True, parse_bool, "answer frequent requests on a second port, without gRPC")
 
@@ -162,7 +175,7 @@ class ChunkserverSettings(Settings):
     reserve_bytes: int = setting("RESERVE_BYTES", GIB, parse_size, "disk space that chunks never use")
     capacity_bytes: int = setting("CAPACITY_BYTES", 0, parse_size, "most that chunks may use; 0 = the whole disk")
     scrub_s: float = setting(
-        "SCRUB_S", 604_800.0, float, "every replica is read and checked once in so long; 0 = never"
+        "SCRUB_S", 604_800.0, parse_seconds, "every replica is read and checked once in so long; 0 = never"
     )
     scrub_bytes_per_s: int = setting("SCRUB_BYTES_PER_S", 32 * MIB, parse_size, "most that this reads a second")
     is_durable: bool = setting("DURABLE", True, parse_bool, "fsync before a write is acknowledged")
@@ -184,7 +197,9 @@ class ClientSettings(Settings):
     """What every client of the cluster needs."""
 
     masters: tuple[str, ...] = _masters()
-    deadline_s: float = setting("DEADLINE_S", 30.0, float, "how long one metadata request or one chunk may take in all")
+    deadline_s: float = setting(
+        "DEADLINE_S", 30.0, parse_seconds, "how long one metadata request or one chunk may take in all"
+    )
 
 
 @dataclass(frozen=True)
@@ -211,10 +226,10 @@ class GatewaySettings(ClientSettings):
     )
     is_open: bool = setting("OPEN", False, parse_bool, "serve everyone without users, also beyond loopback")
     trust_s: float = setting(
-        "WEBDAV_TRUST_S", 60.0, float, "how long a verified password is trusted, and a removed user may go on"
+        "WEBDAV_TRUST_S", 60.0, parse_seconds, "how long a verified password is trusted, and a removed user may go on"
     )
     idle_timeout_s: float = setting(
-        "IDLE_TIMEOUT_S", 90.0, float, "silence after which a connection or a stalled body is given up"
+        "IDLE_TIMEOUT_S", 90.0, parse_seconds, "silence after which a connection or a stalled body is given up"
     )
 
     def validate(self) -> None:
@@ -228,7 +243,9 @@ class CliSettings(Settings):
 
     directory: str = setting("DIR", "", str, "data directory of a cluster that `helenite up` runs")
     masters: tuple[str, ...] = setting("MASTERS", (), parse_addresses, "masters, HOST:PORT separated by commas")
-    deadline_s: float = setting("DEADLINE_S", 30.0, float, "how long one metadata request or one chunk may take in all")
+    deadline_s: float = setting(
+        "DEADLINE_S", 30.0, parse_seconds, "how long one metadata request or one chunk may take in all"
+    )
 
 
 SETTINGS: tuple[type[Settings], ...] = (MasterSettings, ChunkserverSettings, GatewaySettings, ApiSettings)

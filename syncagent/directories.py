@@ -1,7 +1,7 @@
 """Who is in the directories that the journal was asked about lately, by name.
 
 Used by `journal`: one query answers for a whole directory, and what is put into it later is noted here and not asked
-for again. Bounded: NAMES_MAX names in all, and of a directory with more than ENTRIES_MAX entries none are kept. Pure.
+for again. Bounded: no further directory beyond NAMES_MAX names, and none with more than ENTRIES_MAX entries. Pure.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from syncagent.model import Kind, LocalStamp
 from syncagent.ports import Attributes
 
 SMALL_BYTES = 64 << 10
-"""Content that is read in one piece."""
+"""Content of less is read in one piece, as long as nobody appends to it."""
 
 
 def kind_of(status: os.stat_result) -> Kind | None:
@@ -48,8 +48,11 @@ def digest_file(name: str) -> bytes:
     if os.path.islink(name):
         return hashlib.sha256(os.fsencode(os.readlink(name))).digest()
     with open(name, "rb", buffering=0) as file:
-        if os.fstat(file.fileno()).st_size <= SMALL_BYTES:  # then a buffer costs more than reading and hashing do
-            return hashlib.sha256(file.readall()).digest()
+        if os.fstat(file.fileno()).st_size < SMALL_BYTES:  # then a large buffer costs more than reading and hashing do
+            digest = hashlib.sha256()
+            while piece := file.read(SMALL_BYTES):
+                digest.update(piece)
+            return digest.digest()
         return hashlib.file_digest(ContentReader(file), "sha256").digest()
 
 

@@ -124,8 +124,11 @@ class Journal:
         if names is not None:
             return names.get(name)
         at = _PREFIX[side]
-        row = self._connection.execute(f"SELECT id FROM node WHERE {at}_parent = ? AND {at}_name = ?", (parent, name))
-        return _first(row)
+        query = f"SELECT id FROM node WHERE {at}_parent = ? AND {at}_name = ?"
+        try:
+            return _first(self._connection.execute(query, (parent, name)))
+        except UnicodeEncodeError:
+            return None  # a hint of what is not synced: names are UTF-8
 
     def _read_names(self, side: Tree, parent: NodeId) -> dict[str, NodeId]:
         at = _PREFIX[side]
@@ -142,6 +145,12 @@ class Journal:
         """As `children`, in one query."""
         rows = self._connection.execute(f"SELECT {COLUMNS} FROM node WHERE {_PREFIX[side]}_parent = ?", (parent,))
         return [self._remember(row) for row in rows]
+
+    def read_ahead(self, side: Tree, parent: NodeId) -> None:
+        """Somebody will ask for each node in this directory: one query for all, as far as they are kept."""
+        query = f"SELECT {COLUMNS} FROM node WHERE {_PREFIX[side]}_parent = ? LIMIT {ENTRIES_MAX}"
+        for row in self._connection.execute(query, (parent,)):
+            self._remember(row)
 
     def subtree(self, side: Tree, top: NodeId) -> Iterator[Node]:
         """A node and everything beneath it on one side, parents first."""
@@ -372,7 +381,7 @@ def _connect(path: FilePath) -> sqlite3.Connection:
 
 
 def _is_other(old: State | None, new: State | None) -> bool:
-    return old is not new and old != new  # comparing dataclasses takes long, and most are the very same
+    return old is not new and old != new  # most are the very same
 
 
 def _first(rows: Iterable[tuple[Any, ...]]) -> NodeId | None:

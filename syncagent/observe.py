@@ -131,16 +131,16 @@ class _Look:
         """Enter everything there is; who is not among it is looked for."""
         self._unites = not self._journal.has_agreements
         directories: dict[Path, NodeId] = {ROOT: ROOT_ID}
-        listed = None
+        twins_read: set[NodeId] = set()
         for page in pages:
             self._journal.look_for(entry.stamp.resource for entry in page)
             for entry in page:
                 parent = directories.get(entry.path[:-1])
                 if parent is None or not self._is_included(entry):
                     continue  # its directory is left out, or was made meanwhile: the changes tell
-                if self._unites and parent != listed:
-                    self._journal.children_nodes(Tree.LOCAL, parent)  # the twins of a directory, in one query
-                    listed = parent
+                if self._unites and parent not in twins_read:
+                    self._journal.read_ahead(Tree.LOCAL, parent)  # the twins of what is in it
+                    twins_read.add(parent)
                 node, _ = self._enter(Place(parent, entry.path[-1]), entry)
                 if entry.kind is Kind.DIRECTORY:
                     directories[entry.path] = node

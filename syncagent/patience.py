@@ -22,7 +22,7 @@ FAILED_MAX_S = 300.0
 UNREACHABLE_MAX_S = 10.0
 """After a failure that was the network's, and says nothing about the node."""
 OLD_MS = 10_000
-"""Neither written nor renamed for so long: quiet at first sight."""
+"""Neither written nor, where the system tells, renamed for so long: quiet at first sight."""
 STALE_FREE = 2
 """So many failures in a row, because something was changed meanwhile, cost no wait."""
 

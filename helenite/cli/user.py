@@ -30,7 +30,7 @@ def add(name: NameArgument, directory: DirOption = None, master: MasterOption = 
 
 @app.command()
 def passwd(name: NameArgument, directory: DirOption = None, master: MasterOption = None) -> None:
-    """Change a user's password; gateways follow within a minute."""
+    """Change a user's password; gateways follow within HELENITE_WEBDAV_TRUST_S, a minute unless it is set."""
     with open_cluster(directory, master) as cluster:
         cluster.rpc.admin("GetUser", master_pb2.UserRequest(name=name))
         cluster.rpc.admin("PutUser", master_pb2.User(name=name, password_hash=PasswordHasher().hash(read_password())))
@@ -38,7 +38,7 @@ def passwd(name: NameArgument, directory: DirOption = None, master: MasterOption
 
 @app.command()
 def rm(name: NameArgument, directory: DirOption = None, master: MasterOption = None) -> None:
-    """Remove a user; gateways follow within a minute."""
+    """Remove a user; gateways follow within HELENITE_WEBDAV_TRUST_S, a minute unless it is set."""
     with open_cluster(directory, master) as cluster:
         cluster.rpc.admin("RemoveUser", master_pb2.UserRequest(name=name))
 

@@ -34,6 +34,12 @@ def test_sizes_that_are_none(text: str) -> None:
         parse_size(text)
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "a minute"])
+def test_durations_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="HELENITE_WEBDAV_TRUST_S"):
+        GatewaySettings.from_env({"HELENITE_WEBDAV_TRUST_S": text})
+
+
 @pytest.mark.parametrize("text", ["garbage", "host", "host:", "host:port", "host:65536", "a:1,b"])
 def test_masters_that_are_no_addresses_are_told_at_once(text: str) -> None:
     with pytest.raises(ConfigurationError, match="HELENITE_MASTERS"):

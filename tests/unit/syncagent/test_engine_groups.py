@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
 from helenite.core.errors import PreconditionFailedError, UnavailableError
+from syncagent.journal import Journal
+from syncagent.model import NodeId, Tree
 from syncagent.plan import Inspect, Pair, Plan
 from tests.support.sync_server import MemoryServer
 from tests.support.sync_world import Agent, Make, World, requests_of, write
@@ -134,6 +137,25 @@ def test_a_first_sync_walks_in_pages_and_unites_what_has_one_name(make: Make) ->
     world.check()
     assert server.listing()["d0/f0"] == b"another"
     assert "d0/f0 (conflicted copy 2026-11-24 agent0)" in server.listing()
+
+
+def test_a_directory_is_read_once_however_many_are_in_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make(1, answer_max=7)
+    agent, server = world.agents[0], world.server
+    read: Counter[NodeId] = Counter()
+    read_ahead = Journal.read_ahead
+
+    def count(journal: Journal, side: Tree, parent: NodeId) -> None:
+        read[parent] += 1
+        read_ahead(journal, side, parent)
+
+    monkeypatch.setattr(Journal, "read_ahead", count)
+    for number in range(10):
+        write(agent, f"d{number}/f", b"content")
+        server.make((f"d{number}",))
+        server.put((f"d{number}", "f"), b"content")
+    agent.engine.preview()
+    assert sorted(read.values()) == [1] * 11
 
 
 def test_what_moves_while_it_walks_is_not_taken_for_deleted(make: Make) -> None:

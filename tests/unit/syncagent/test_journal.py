@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helenite.core.errors import ConfigurationError
+from syncagent import directories
 from syncagent import journal as journal_module
 from syncagent.journal import TWIN_BYTES_MIN, Journal, open_journal
 from syncagent.model import (
@@ -255,3 +257,14 @@ def as_older_program(journal: Journal) -> None:
 
 def schema_of(journal: Journal) -> set[str | None]:
     return {row[0] for row in journal._connection.execute("SELECT sql FROM sqlite_schema")}
+
+
+@pytest.mark.parametrize("entries_max", [0, 1_000], ids=["a large directory", "a small one"])
+def test_nobody_has_a_name_that_is_not_utf_8(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, entries_max: int
+) -> None:
+    monkeypatch.setattr(journal_module, "ENTRIES_MAX", entries_max)
+    monkeypatch.setattr(directories, "ENTRIES_MAX", entries_max)
+    journal.put(full(1, "a"))
+    assert journal.child(Tree.LOCAL, ROOT, "a") == 1
+    assert journal.child(Tree.LOCAL, ROOT, os.fsdecode(b"\xff")) is None
