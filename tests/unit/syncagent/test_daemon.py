@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -199,6 +200,47 @@ def test_without_enough_watches_everything_is_looked_at_often(
         (running.folder / f"unseen {number}").write_bytes(b"%d" % number)
         wait_until(lambda number=number: f"unseen {number}" in names(fs), 20)
     assert running.pair_status.watch_trouble == limit
+
+
+def test_everything_is_looked_at_from_time_to_time_whatever_hints_say(
+    running: Running, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is every hour: hints that are lost are lost for so long, and not for ever."""
+    running.stop()
+    monkeypatch.setattr(runner, "EVERYWHERE_S", 0.3)
+    monkeypatch.setattr(FolderWatch, "hear", lambda *_: None)
+    running._stopping.clear()
+    running.start()
+    running.settles()
+    for number in range(3):
+        (running.folder / f"unseen {number}").write_bytes(b"%d" % number)
+        wait_until(lambda number=number: f"unseen {number}" in names(fs), 20)
+    assert running.pair_status.watch_trouble == ""  # else it would be looked at often for that
+
+
+def test_a_folder_that_was_away_is_found_back_and_watched_again(
+    running: Running, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a disk is taken out and put in again; nobody tells the agent of either."""
+    running.stop()
+    monkeypatch.setattr(runner, "CHECK_S", 0.3)
+    running._stopping.clear()
+    running.start()
+    (running.folder / "before").write_bytes(b"1")
+    wait_until(lambda: "before" in names(fs), 20)
+    running.settles()
+    away = running.folder.with_name("away")
+    running.folder.rename(away)
+    wait_until(lambda: running.pair_status.mood in {Mood.OFFLINE, Mood.ATTENTION}, 20)
+    back = Path(shutil.copytree(away, running.folder.with_name("back")))  # other directories, as after mounting
+    (back / "meanwhile").write_bytes(b"2")
+    back.rename(running.folder)
+    wait_until(lambda: names(fs) == {"before", "meanwhile"}, 20)
+    wait_until(lambda: running.pair_status.mood is Mood.IDLE and running.pair_status.watch_trouble == "", 20)
+    monkeypatch.setattr(runner, "CHECK_S", 1_000.0)  # what comes now is noticed by the watcher
+    running.settles()
+    (running.folder / "afterwards").write_bytes(b"3")
+    wait_until(lambda: "afterwards" in names(fs), 20)
 
 
 def test_a_server_that_cannot_wait_for_a_moment_is_soon_heard_again(
