@@ -5,6 +5,7 @@ The icon follows the engine, its menu acts on it, what needs a person is told, a
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -50,6 +51,16 @@ class Tray:
         wait_until(lambda: self.panel.shows(badge) and self.panel.title() == f"Helenite: {title}", WITHIN_S)
 
 
+def programs(base: Path) -> dict[str, str]:
+    """What opens files and pages for a person: here they only write down what they were to open."""
+    (base / "bin").mkdir()
+    for name in ("xdg-open", "browser"):
+        program = base / "bin" / name
+        program.write_text(f'#!/bin/sh\nprintf "%s %s\\n" {name} "$1" >> "{base}/opened"\n')
+        program.chmod(0o755)
+    return {"PATH": f"{base / 'bin'}:{os.environ['PATH']}", "BROWSER": str(base / "bin" / "browser")}
+
+
 @pytest.fixture
 def fs() -> MemoryFileSystem:
     return MemoryFileSystem()
@@ -61,7 +72,8 @@ def tray(desktop: dict[str, str], fs: MemoryFileSystem, tmp_path: Path) -> Itera
         client = gateway.enter_context(our_gateway(fs))
         shown = stack.enter_context(panel(desktop))
         (tmp_path / "tmp").mkdir()
-        agent = Agent(tmp_path, "anna", desktop | {"TMPDIR": str(tmp_path / "tmp")})
+        environment = desktop | {"TMPDIR": str(tmp_path / "tmp")} | programs(tmp_path)
+        agent = Agent(tmp_path, "anna", environment)
         agent.add(f"http://{client.host}:{client.port}/shared")
         agent.start("--log-level", "info")
         stack.callback(agent.stop)
@@ -148,7 +160,30 @@ def quits_with_its_family(tray: Tray, temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-def test_conflicts_are_told_once_each(tray: Tray, fs: MemoryFileSystem) -> None:
+def test_clicks_open_what_they_name(tray: Tray, tmp_path: Path) -> None:
+    agent, shown = tray.agent, tray.panel
+    (agent.folder / "deep").mkdir()
+    file = agent.folder / "deep" / "a letter.txt"
+    file.write_bytes(b"text")
+    wait_until(lambda: shown.labels("Recent files") == ["deep/a letter.txt"], WITHIN_S)
+    tray.shows(Badge(Mood.IDLE), "up to date")
+    opens(tray, tmp_path, f"xdg-open {agent.folder}", "Open folder")
+    opens(tray, tmp_path, f"browser {agent.home.load().pairs[0].url}", "Open in browser")
+    opens(tray, tmp_path, f"xdg-open {file}", "Recent files", "deep/a letter.txt")
+    shown.click("Pause")
+    tray.shows(Badge(Mood.PAUSED), "paused")
+    file.unlink()  # what is gone is looked for where it was
+    opens(tray, tmp_path, f"xdg-open {file.parent}", "Recent files", "deep/a letter.txt")
+
+
+def opens(tray: Tray, base: Path, wanted: str, *labels: str) -> None:
+    opened = base / "opened"
+    opened.write_text("")
+    tray.panel.click(*labels)
+    wait_until(lambda: opened.read_text() == f"{wanted}\n", WITHIN_S, opened.read_text)
+
+
+def test_conflicts_are_told_once_each(tray: Tray, fs: MemoryFileSystem, tmp_path: Path) -> None:
     agent, shown = tray.agent, tray.panel
     tray.shows(Badge(Mood.IDLE), "up to date")
     file = agent.folder / "letter.txt"
@@ -169,6 +204,7 @@ def test_conflicts_are_told_once_each(tray: Tray, fs: MemoryFileSystem) -> None:
     tray.shows(Badge(Mood.IDLE), "up to date")
     wait_until(lambda: len(shown.labels("Conflicts")) == 1)
     assert shown.labels("Conflicts")[0].startswith("letter (conflicted copy")
+    opens(tray, tmp_path, f"xdg-open {agent.folder}", "Conflicts", shown.labels("Conflicts")[0])  # beside its original
     (agent.folder / shown.labels("Conflicts")[0]).unlink()
     wait_until(lambda: shown.labels("Conflicts") == ["none"], WITHIN_S)
     assert len(shown.notes()) == 1

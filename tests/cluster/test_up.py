@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -146,40 +145,6 @@ def test_no_cluster_says_what_to_do(tmp_path: Path, command: list[str]) -> None:
     unreachable = run_helenite(*command, "--master", "127.0.0.1:1", env={**os.environ, "HELENITE_DEADLINE_S": "0.5"})
     assert unreachable.returncode == 3
     assert "no master answers" in unreachable.stderr
-
-
-def test_every_command_of_the_readme_exists() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    table = re.findall(r"^\| `helenite ([a-z ]+)", readme, re.MULTILINE)
-    named = {word for line in table for word in line.split()}
-    shown = run_helenite("--help").stdout
-    top = {
-        word
-        for word in named
-        if word
-        in {
-            "up",
-            "status",
-            "fsck",
-            "ls",
-            "tree",
-            "du",
-            "stat",
-            "mkdir",
-            "mv",
-            "cp",
-            "rm",
-            "put",
-            "get",
-            "cat",
-            "trash",
-            "user",
-            "server",
-        }
-    }
-    assert len(top) == 17
-    for word in top:
-        assert re.search(rf"^\s+{word}\b", shown, re.MULTILINE), word
 
 
 def test_json_of_listing(shared_cluster: Cluster, tmp_path: Path) -> None:

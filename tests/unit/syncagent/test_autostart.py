@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import plistlib
 import re
 import subprocess
@@ -173,3 +174,54 @@ def test_on_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plistlib.loads(path.read_bytes())["Label"] == path.stem
     assert login.switch_off(Home(tmp_path / "h")) == [System.LAUNCHD]
     assert not path.exists()
+
+
+class Registry:
+    """What `login` uses of winreg: the values of keys that are open."""
+
+    HKEY_CURRENT_USER, KEY_SET_VALUE, REG_SZ = "HKCU", 2, 1
+
+    def __init__(self) -> None:
+        self.values: dict[str, dict[str, str]] = {}
+
+    def CreateKey(self, root: str, path: str) -> contextlib.nullcontext[dict[str, str]]:  # noqa: N802 - its name
+        return contextlib.nullcontext(self.values.setdefault(f"{root}\\{path}", {}))
+
+    def OpenKey(  # noqa: N802
+        self, root: str, path: str, reserved: int = 0, access: int = 0
+    ) -> contextlib.nullcontext[dict[str, str]]:
+        if f"{root}\\{path}" not in self.values:
+            raise FileNotFoundError(path)
+        return contextlib.nullcontext(self.values[f"{root}\\{path}"])
+
+    def SetValueEx(self, key: dict[str, str], name: str, _reserved: int, kind: int, value: str) -> None:  # noqa: N802
+        assert kind == self.REG_SZ
+        key[name] = value
+
+    def QueryValueEx(self, key: dict[str, str], name: str) -> tuple[str, int]:  # noqa: N802
+        if name not in key:
+            raise FileNotFoundError(name)
+        return key[name], self.REG_SZ
+
+    def DeleteValue(self, key: dict[str, str], name: str) -> None:  # noqa: N802
+        del key[name]
+
+
+def test_on_and_off_with_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry()
+    monkeypatch.setitem(sys.modules, "winreg", registry)
+    monkeypatch.setattr(sys, "platform", "win32")
+    one, two = Home(tmp_path / "one"), Home(tmp_path / "a second")
+    assert login.switch_off(one) == []
+    place = login.switch_on(System.WINDOWS, one)
+    login.switch_on(System.WINDOWS, two)
+    [(key, values)] = registry.values.items()
+    assert key == r"HKCU\Software\Microsoft\Windows\CurrentVersion\Run"
+    assert place == rf"HKEY_CURRENT_USER\Software\Microsoft\Windows\CurrentVersion\Run\{login.name_of(one)}"
+    command = [sys.executable, "-m", "syncagent", "run", "--home"]
+    assert windows_split(values[login.name_of(one)]) == [*command, str(one.path)]
+    assert windows_split(values[login.name_of(two)]) == [*command, str(two.path)]
+    assert login.active_systems(one) == [System.WINDOWS]
+    assert login.switch_off(one) == [System.WINDOWS]
+    assert login.active_systems(one) == []
+    assert set(values) == {login.name_of(two)}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import select
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,10 @@ from typer.testing import CliRunner
 
 from helenite.core.errors import ConfigurationError, HeleniteError, UnavailableError
 from syncagent.cli import app, status_of
+from syncagent.credentials import load_password
 from syncagent.settings import Home, PairSettings
+from tests.support.gateways import our_gateway
+from tests.support.memory_filesystem import MemoryFileSystem
 
 COMMANDS = (
     *("add", "run", "stop", "status", "pause", "resume", "history", "conflicts", "explain", "ignore", "exclude"),
@@ -122,3 +129,43 @@ def test_adding_what_cannot_be_reached(home: Home, tmp_path: Path) -> None:
     overlapping = run(home, "add", "http://127.0.0.1:9/x", str(tmp_path / "folder" / "in"))
     assert isinstance(overlapping.exception, ConfigurationError)
     assert json.loads(home.settings_file.read_text())["pairs"][0]["id"] == "p1"
+
+
+def test_on_a_terminal_the_password_is_asked_for_and_not_shown(fs: MemoryFileSystem, tmp_path: Path) -> None:
+    home, folder = Home(tmp_path / "home"), tmp_path / "folder"
+    folder.mkdir()
+    (folder / "here").write_bytes(b"1")
+    fs.make_directory(("home", "there"))  # both have something: that is asked about too
+    with our_gateway(fs, user="anna") as client:
+        url = f"http://{client.host}:{client.port}/home"
+        add = ["add", url, str(folder), "--user", "anna", "--home", str(home.path)]
+        process, terminal = pty.fork()
+        if process == 0:
+            os.execv(sys.executable, [sys.executable, "-m", "syncagent", *add])
+        try:
+            shown = read_until(terminal, b"Password of anna: ")
+            os.write(terminal, b"secret\n")
+            shown += read_until(terminal, b"Go on? [Y/n]: ")
+            os.write(terminal, b"y\n")
+            shown += read_until(terminal, b"is kept equal with")
+            read_until(terminal, b"")
+        finally:
+            os.close(terminal)
+            _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert b"secret" not in shown
+    [pair] = home.load().pairs
+    assert (pair.user, load_password(home, pair.id)) == ("anna", "secret")
+
+
+def read_until(terminal: int, wanted: bytes) -> bytes:
+    """What a terminal shows up to that, or to its end."""
+    shown = b""
+    while not wanted or wanted not in shown:
+        assert select.select([terminal], [], [], 60)[0], shown
+        try:
+            shown += os.read(terminal, 1024)
+        except OSError:  # so Linux tells that the program has ended
+            assert not wanted, shown
+            break
+    return shown
