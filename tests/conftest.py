@@ -1,4 +1,4 @@
-"""Shared by all suites: the --slow switch, programs that may be missing, real clusters."""
+"""Shared by all suites: the switches --slow and --lanes-off, programs that may be missing, real clusters."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ import pytest
 
 from helenite.client.filesystem import FileSystem
 from helenite.config import ClientSettings
-from tests.support.cluster import Cluster
+from tests.support.cluster import LANES_OFF, Cluster
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests that take minutes or gigabytes")
+    parser.addoption("--lanes-off", action="store_true", help="run all clusters without what makes Helenite fast")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--lanes-off"):
+        os.environ.update(LANES_OFF)
+        Cluster.hides_sockets = True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

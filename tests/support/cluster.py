@@ -35,6 +35,9 @@ def run_helenite(*arguments: str, **options: Any) -> subprocess.CompletedProcess
 class Cluster:
     """One data directory and, while started, the `helenite up` that serves it."""
 
+    hides_sockets = False
+    """Whether `hide_sockets` follows each start."""
+
     def __init__(self, directory: Path, *options: str, environment: dict[str, str] | None = None) -> None:
         self.environment = environment or {}
         self.directory = directory
@@ -68,6 +71,8 @@ class Cluster:
             _, errors = self._process.communicate(timeout=START_S)
             raise AssertionError(f"helenite up said {line!r} and {errors!r}\n{self.logs()}")
         self.url = line.removeprefix("Helenite is ready: ").strip()
+        if self.hides_sockets:
+            self.hide_sockets()
         return time.monotonic() - began
 
     def stop(self) -> None:
