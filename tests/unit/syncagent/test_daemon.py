@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -19,6 +20,7 @@ from syncagent import runner, steady
 from syncagent.control import ask
 from syncagent.daemon import Daemon
 from syncagent.engine import Engine, Report
+from syncagent.inotify import OVERFLOW, DirtyDirectoryEmitter
 from syncagent.names import STATE_DIRECTORY
 from syncagent.remote import WebDavRemote
 from syncagent.settings import PairSettings
@@ -241,6 +243,45 @@ def test_a_folder_that_was_away_is_found_back_and_watched_again(
     running.settles()
     (running.folder / "afterwards").write_bytes(b"3")
     wait_until(lambda: "afterwards" in names(fs), 20)
+
+
+def test_what_the_systems_queue_had_no_room_for_is_brought_all_the_same(
+    running: Running, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watcher is held up until Linux drops events, those of a whole new tree among them."""
+    may_read, overflows, read = threading.Event(), 0, DirtyDirectoryEmitter._read
+
+    def read_late(emitter: DirtyDirectoryEmitter) -> Iterator[Any]:
+        nonlocal overflows
+        may_read.wait(60)
+        for raw in read(emitter):
+            overflows += bool(raw.mask & OVERFLOW)
+            yield raw
+
+    may_read.set()
+    monkeypatch.setattr(DirtyDirectoryEmitter, "_read", read_late)
+    for name in ("busy/a", "busy/b", "quiet/old"):
+        (running.folder / name).parent.mkdir(exist_ok=True)
+        (running.folder / name).write_bytes(b"1")
+    wait_until(lambda: fs.exists(("home", "quiet", "old")), 20)
+    running.settles()
+    may_read.clear()
+    room = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    for number in range(room // 2 + 100):  # of equal events that follow each other Linux keeps one
+        os.utime(running.folder / "busy" / "a", (number, number))
+        os.utime(running.folder / "busy" / "b", (number, number))
+    tree = running.folder / "quiet" / "new" / "deep"
+    tree.mkdir(parents=True)
+    for number in range(20):
+        (tree / f"f{number}").write_bytes(b"%d" % number)
+    assert overflows == 0
+    may_read.set()
+    wait_until(lambda: fs.exists(("home", "quiet", "new", "deep")), 20)
+    wait_until(lambda: names(fs, "quiet", "new", "deep") == {f"f{number}" for number in range(20)}, 20)
+    assert overflows
+    running.settles()
+    (tree / "afterwards").write_bytes(b"1")  # it is watched from now on
+    wait_until(lambda: "afterwards" in names(fs, "quiet", "new", "deep"), 20)
 
 
 def test_a_server_that_cannot_wait_for_a_moment_is_soon_heard_again(
