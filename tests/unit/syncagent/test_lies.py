@@ -79,7 +79,7 @@ class Liar:
         """Requests of cycles."""
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        self.count += "HTTP_PREFER" not in environ  # who waits for a change may ask again at any time
+        self.count += "wait=" not in environ.get("HTTP_PREFER", "")  # who waits for a change may ask at any time
         if self.lie is None:
             found: Iterable[bytes] = self._app(environ, start_response)
             return found
