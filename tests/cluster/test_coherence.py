@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from helenite.client.follower import FRESH_S
+from helenite.client.follower import FRESH_S, WAIT_S
 from tests.support.cluster import Cluster
 from tests.support.waiting import wait_until
 
@@ -170,8 +170,9 @@ def test_another_gateway_sees_changes_at_once(cluster: Cluster, second: httpx.Cl
             written = time.monotonic()
             wait_until(lambda content=content: second.get("/far").content == content, 30)
             delays.append(time.monotonic() - written)
-    # Work beside this may delay most of them, and makes none quicker.
-    assert sorted(delays)[len(delays) // 4] < 0.5, delays
+    # Work beside this may delay most of them, and makes none quicker. Who asks now and then hears a quarter of the
+    # changes within a quarter of that time; nobody asks more often than each WAIT_S.
+    assert sorted(delays)[len(delays) // 4] < WAIT_S / 5, delays
 
 
 def test_while_the_feed_is_cut_nothing_remembered_is_told(cluster: Cluster, second: httpx.Client) -> None:
