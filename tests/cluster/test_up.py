@@ -20,6 +20,8 @@ from tests.support.waiting import wait_until
 READY_S = 4.0
 IMPORT_S = 0.25
 """What `import grpc` takes where READY_S is right."""
+SLOWNESS_MAX = 3.0
+"""No machine that is worth asking is slower: more would excuse whatever may be wrong."""
 IDLE_BYTES = 450 * 1024 * 1024
 
 
@@ -40,9 +42,10 @@ def test_ready_within_four_seconds_and_idle_below_450_megabytes(cluster: Cluster
     """The best of three starts, as other work on the machine slows them; it slows an import beside them as well."""
     took = []
     for _ in range(3):
-        slowness = import_s() / IMPORT_S
+        before_s = import_s()
         ready_s = cluster.start()
-        slowness = max(1.0, slowness, import_s() / IMPORT_S)
+        # The quicker of both: one that was held up says nothing of the start.
+        slowness = min(max(1.0, min(before_s, import_s()) / IMPORT_S), SLOWNESS_MAX)
         took.append((ready_s / slowness, ready_s))
         used = sum(process.memory_info().rss for process in cluster.processes())
         cluster.stop()
