@@ -63,10 +63,12 @@ def test_everything_acknowledged_survives(cluster: Cluster, seed: int) -> None:
             running = [
                 pool.submit(write_until_cut, cluster.url, manifest, 100 * cycle + i, stopping) for i in range(WRITERS)
             ]
-            wait_until(lambda enough=enough: len(manifest.acknowledged) >= enough, 60)
-            stopping.wait(rng.random())
-            cluster.kill_everything()
-            stopping.set()
+            try:
+                wait_until(lambda enough=enough: len(manifest.acknowledged) >= enough, 60)
+                stopping.wait(rng.random())
+                cluster.kill_everything()
+            finally:  # the pool waits for its writers
+                stopping.set()
             for writer in running:
                 writer.result()
     cluster.start()

@@ -102,9 +102,11 @@ def survivors(cluster: Cluster, disk: Disk, enough: int | None = None) -> tuple[
     told: list[dict[str, Content]] = [{} for _ in range(WRITERS)]
     with ThreadPoolExecutor(WRITERS) as pool:
         running = [pool.submit(write_until_cut, cluster.url, seed, cut, told[seed]) for seed in range(WRITERS)]
-        wait_until(lambda: any(map(Future.done, running)) or sum(map(len, told)) > ACKNOWLEDGED, BUSY_S)
-        threading.Event().wait(1)  # some of them are overwritten meanwhile
-        cut.set()  # before the disk stops: what is acknowledged from here on is not counted
+        try:
+            wait_until(lambda: any(map(Future.done, running)) or sum(map(len, told)) > ACKNOWLEDGED, BUSY_S)
+            threading.Event().wait(1)  # some of them are overwritten meanwhile
+        finally:  # the pool waits for its writers
+            cut.set()  # before the disk stops: what is acknowledged from here on is not counted
         disk.cut()
         cluster.kill_everything()
         for writer in running:
