@@ -214,7 +214,7 @@ class GatewaySettings(ClientSettings):
     """The WebDAV gateway: a parent and its workers."""
 
     listen: str = setting("WEBDAV_LISTEN", "127.0.0.1:8080", parse_address, "where the gateway listens")
-    workers: int = setting("WEBDAV_WORKERS", 2, int, "worker processes on one port")
+    workers: int = setting("WEBDAV_WORKERS", 0, int, "worker processes on one port, 0 = one for each core")
     threads: int = setting("WEBDAV_THREADS", 32, int, "requests served at once by each worker")
     caches: bool = setting(
         "WEBDAV_CACHES", True, parse_bool, "remember look-ups and listings while nothing has changed that they show"
@@ -233,6 +233,8 @@ class GatewaySettings(ClientSettings):
     )
 
     def validate(self) -> None:
+        if self.workers < 0:
+            raise ConfigurationError("HELENITE_WEBDAV_WORKERS must be 0 or above")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigurationError("HELENITE_TLS_CERT and HELENITE_TLS_KEY belong together")
 

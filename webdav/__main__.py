@@ -97,7 +97,7 @@ class Parent:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._gateway_id = secrets.token_hex(8)
-        self._children = [Child(number) for number in range(settings.workers)]
+        self._children = [Child(number) for number in range(settings.workers or os.cpu_count() or 1)]
         self._wake, self._wake_writer = os.pipe()
         self._was_ready = False
         self._table = shared_memory(TABLE_BYTES)

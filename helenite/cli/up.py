@@ -67,7 +67,7 @@ def up(
     """Run everything in the foreground until Ctrl-C; the same --dir again resumes with everything."""
     port = port or _free_ports(host, 1)[0]
     plan = UpPlan(
-        directory, host, port, chunkservers, masters, replicas, workers or (os.cpu_count() or 1),
+        directory, host, port, chunkservers, masters, replicas, workers,
         not relaxed, tls_cert, tls_key,
     )  # fmt: skip
     start_logging("warning")

@@ -103,6 +103,12 @@ def test_workers_share_a_port_and_are_restarted(master: tuple[str, Cluster]) -> 
         assert parent.wait(PATIENCE_S) == 0
 
 
+def test_without_a_number_there_is_a_worker_for_each_core(master: tuple[str, Cluster]) -> None:
+    variables = {"HELENITE_WEBDAV_LISTEN": f"127.0.0.1:{free_port()}", "HELENITE_MASTERS": master[0]}
+    with gateway(**variables, HELENITE_WEBDAV_WORKERS="") as parent:
+        wait_until(lambda: len(psutil.Process(parent.pid).children()) == os.cpu_count(), "all workers")
+
+
 def test_the_parent_says_when_it_is_ready(master: tuple[str, Cluster]) -> None:
     ours, theirs = os.pipe()
     try:
@@ -162,7 +168,10 @@ def test_without_users_the_world_is_not_let_in(master: tuple[str, Cluster]) -> N
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("HELENITE_TLS_CERT", "/none.pem"), ("HELENITE_WEBDAV_LISTEN", "nonsense"), ("HELENITE_WEBDAV_WORKERS", "many")],
+    [
+        *[("HELENITE_TLS_CERT", "/none.pem"), ("HELENITE_WEBDAV_LISTEN", "nonsense")],
+        *[("HELENITE_WEBDAV_WORKERS", "many"), ("HELENITE_WEBDAV_WORKERS", "-1")],
+    ],
 )
 def test_wrong_settings_are_one_sentence(variable: str, value: str) -> None:
     status, said = run_to_the_end(**{variable: value})
