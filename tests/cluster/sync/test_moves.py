@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import Counter
 
+from helenite.core.paths import ROOT
 from tests.cluster.sync.conftest import Scene
 from tests.support.cluster import Cluster
 from tests.support.sync_agents import Agent, ServerView
@@ -232,6 +233,9 @@ def test_renaming_a_directory_of_many_files_is_one_move(cluster: Cluster, anna: 
     assert (two.folder / "e").stat().st_ino == inode
     assert two.tree() == one.tree()
     assert len(one.tree()) == MANY + 2
+    listed = {"/".join(entry.path) for place in (("e",), ("e", "sub")) for entry in server.remote.list(place)}
+    assert listed | {"e"} == one.tree().keys()
+    assert [entry.path for entry in server.remote.list(ROOT)] == [("e",)]
     token = server.remote.token()
     one.look_everywhere()
     two.look_everywhere()
