@@ -119,11 +119,12 @@ class ChunkPool:
 
         A chunk that not all of its servers acknowledged is written again by itself.
         """
-        patience = write_attempt_s(sum(map(len, contents)), 0, self._deadline_s)
-        try:
-            chunks = [(self._take(set(), patience), content) for content in contents]
+        deadline = time.monotonic() + self._deadline_s
+        try:  # a master that takes over is waited for longer than a chunkserver
+            chunks = [(self._take(set(), deadline - time.monotonic()), content) for content in contents]
         except (InsufficientStorageError, UnavailableError) as error:
             return [error] * len(contents)
+        patience = write_attempt_s(sum(map(len, contents)), 0, self._deadline_s)
         acks, problems = write_many(self._connections, chunks, patience)
         self._note_problems(f"{len(chunks)} small chunks", problems)
         found: list[Location | HeleniteError] = []
