@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from helenite.core.paths import ROOT
 from syncagent.names import STATE_DIRECTORY
 from tests.support.cluster import Cluster
 from tests.support.proxy import Proxy
-from tests.support.sync_agents import Agent
+from tests.support.sync_agents import Agent, ServerView
 from tests.support.waiting import wait_until
 
 MIB = 1 << 20
@@ -49,6 +50,9 @@ class Device(Agent):
     def file(self) -> Path:
         return self.folder / NAME
 
+    def size(self, name: str) -> int:
+        return (self.folder / name).stat().st_size
+
     def digest(self, name: str) -> bytes:
         with (self.folder / name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
@@ -60,10 +64,25 @@ def devices(tmp_path: Path) -> Iterator[tuple[Device, Device]]:
         upstream = urlsplit(cluster.url).netloc
         found = Device(tmp_path, "anna", upstream), Device(tmp_path, "bert", upstream)
         yield found
+        check(ServerView(f"{cluster.url}large", tmp_path / "scratch"), *found)
         for device in found:
             device.stop()
             device.proxy.close()
         cluster.check_fsck()
+
+
+def check(server: ServerView, *devices: Device) -> None:
+    """As `settle` does, without gigabytes in memory: both have what the server has, and nothing is left to do."""
+    there = {entry.path[-1]: (entry.stamp.size, entry.digest) for entry in server.remote.list(ROOT)}
+    token = server.remote.token()
+    for device in devices:
+        names = {path.name for path in device.folder.iterdir()} - {STATE_DIRECTORY}
+        assert {name: (device.size(name), device.digest(name)) for name in names} == there
+        device.look_everywhere()
+        assert device.staged() == []
+        assert device.status()["crashes"] == 0, device.log.read_text()[-5000:]
+    assert server.remote.token() == token, "a cycle after all was equal has written something"
+    server.remote.close()
 
 
 def arrive(sender: Device, receiver: Device, name: str = NAME) -> tuple[int, int]:
