@@ -27,6 +27,8 @@ SOCKET_PATH_MAX = 100
 STOP_S = 60.0
 """Patience with a server that saves before it ends."""
 POLL_S = 0.02
+AOF_DIRECTORY = "appendonlydir"
+PIECE_BYTES = 64 << 10
 PING_S = 5.0
 CONFIGURATION = """\
 port 0
@@ -64,6 +66,31 @@ def find_server() -> Path:
     )
 
 
+def cut_torn_tail(directory: Path) -> None:
+    """Take away the zeros at the end of the newest append-only file in this directory; nobody may have it open.
+
+    After a power cut a file may be longer than what was written to the disk of it, and zeros fill the rest. That had
+    not been synced, so nobody was told that it is done; and a whole file ends with a line. Redis would refuse all of
+    it. A last command that is cut short by this it leaves out by itself (aof-load-truncated).
+    """
+    files = sorted(directory.glob("*.incr.aof"), key=lambda file: int(file.name.split(".")[-3]))
+    if not files:
+        return
+    with files[-1].open("r+b") as file:
+        end = size = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - PIECE_BYTES)
+            file.seek(start)
+            piece = file.read(end - start).rstrip(b"\0")
+            end = start + len(piece)
+            if piece:
+                break
+        if end < size:
+            log.warning("%s ends with %d zeros, as after a power cut: they are cut off", file.name, size - end)
+            file.truncate(end)
+            os.fsync(file.fileno())
+
+
 class EmbeddedRedis:
     """One Redis server in one directory."""
 
@@ -95,6 +122,7 @@ class EmbeddedRedis:
         self._directory.chmod(0o700)
         self._choose_socket()
         self._stop_leftover()
+        cut_torn_tail(self._directory / AOF_DIRECTORY)
         config = self._write_config()
         with (self._directory / "redis.log").open("ab") as output:
             self._process = subprocess.Popen(
