@@ -6,6 +6,8 @@ for again. Bounded: no further directory beyond NAMES_MAX names, and none with m
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from syncagent.model import Node, NodeId, State, Tree
 
 ENTRIES_MAX = 1_000
@@ -23,21 +25,15 @@ class Directories:
         self._kept: dict[tuple[Tree, NodeId], Names | None] = {}
         self._count = 0
 
-    def is_kept(self, side: Tree, parent: NodeId) -> bool:
-        return (side, parent) in self._kept
-
-    def names(self, side: Tree, parent: NodeId) -> Names | None:
-        """The names of a directory that is kept; None: there are too many."""
+    def names(self, side: Tree, parent: NodeId, read: Callable[[Tree, NodeId], Names]) -> Names | None:
+        """The names of a directory; None: there are too many. `read` tells all that there are, or ENTRIES_MAX + 1."""
+        if (side, parent) not in self._kept:
+            if self._count > NAMES_MAX:
+                self.clear()
+            names = read(side, parent)
+            self._count += 1 + len(names)
+            self._kept[side, parent] = names if len(names) <= ENTRIES_MAX else None
         return self._kept[side, parent]
-
-    def keep(self, side: Tree, parent: NodeId, names: Names) -> Names | None:
-        """Keep the names of a directory, all that there are or the first ENTRIES_MAX + 1."""
-        if self._count > NAMES_MAX:
-            self.clear()
-        self._count += 1 + len(names)
-        kept = names if len(names) <= ENTRIES_MAX else None
-        self._kept[side, parent] = kept
-        return kept
 
     def changed(self, old: Node | None, new: Node) -> None:
         """A node was written down: it may be in other places than before."""

@@ -286,9 +286,8 @@ class Engine:
         return troubles
 
     def _held(self) -> frozenset[NodeId]:
-        held = self._patience.held(
-            self._journal.unsettled_nodes(NEW_MAX), self._clock.monotonic_s(), self._clock.now_ms()
-        )
+        nodes = self._journal.unsettled_nodes(NEW_MAX)
+        held = self._patience.held(nodes, self._clock.monotonic_s(), self._clock.now_ms())
         return held | self._transfers.running
 
     def _plan(self, held: frozenset[NodeId]) -> Plan:

@@ -117,10 +117,7 @@ class Journal:
         return found
 
     def child(self, side: Tree, parent: NodeId, name: str) -> NodeId | None:
-        if self._directories.is_kept(side, parent):
-            names = self._directories.names(side, parent)
-        else:
-            names = self._directories.keep(side, parent, self._read_names(side, parent))
+        names = self._directories.names(side, parent, self._read_names)
         if names is not None:
             return names.get(name)
         at = _PREFIX[side]

@@ -112,8 +112,8 @@ class Learner:
             self._ahead[digest] = signing
 
     def study(self, path: Path, stamp: RemoteStamp, digest: bytes, file: FilePath) -> None:
-        """The same, all of it in the background, of a file that both sides were found to have; again costs nothing."""
-        if stamp.size <= LARGE_BYTES or not self.bases.have_room or self._studying >= STUDYING_MAX:
+        """The same of a large file that both sides were found to have, all in the background; again costs nothing."""
+        if not self.bases.have_room or self._studying >= STUDYING_MAX:
             return
         self._studying += 1
         with contextlib.suppress(RuntimeError):  # the agent ends

@@ -143,7 +143,7 @@ class Remote(Protocol):
         ...
 
     def study(self, path: Path, stamp: RemoteStamp, digest: bytes, file: FilePath) -> None:
-        """Both sides have this content, the local one in `file`: what helps with its next transfer may be learnt now.
+        """Both sides have this large content, here in `file`: what helps with its next transfer may be learnt now.
 
         In the background; nothing comes of it when the content has changed by then.
         """

@@ -32,7 +32,6 @@ COLUMNS = (
 NAMES = [name.strip() for name in COLUMNS.split(",")]
 GROUPS = {Tree.ANCESTOR: slice(3, 16), Tree.LOCAL: slice(16, 24), Tree.REMOTE: slice(24, 33)}
 """Which columns hold a node's state in which tree."""
-_KINDS = {kind.value: kind for kind in Kind}
 
 
 @cache
@@ -82,7 +81,7 @@ def _remote_row(stamp: RemoteStamp) -> tuple[object, ...]:
 
 
 def from_row(row: tuple[Any, ...]) -> Node:
-    kind = _KINDS[row[2]]
+    kind = Kind(row[2])
     agreed = local = remote = None
     if row[3] is not None:
         agreed = AgreedState(Place(row[3], row[4]), kind, row[5], _local_stamp(row[6:11]), _remote_stamp(row[11:16]))

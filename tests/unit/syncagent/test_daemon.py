@@ -188,6 +188,16 @@ def test_after_a_sleep_of_the_machine_everything_is_looked_at(
     assert running.pair_status.cycles > cycles
 
 
+def brings_what_nobody_hints_at(running: Running, fs: MemoryFileSystem) -> None:
+    """One that was stopped starts, and finds files one after another."""
+    running._stopping.clear()
+    running.start()
+    running.settles()
+    for number in range(3):
+        (running.folder / f"unseen {number}").write_bytes(b"%d" % number)
+        wait_until(lambda number=number: f"unseen {number}" in names(fs), 20)
+
+
 def test_without_enough_watches_everything_is_looked_at_often(
     running: Running, fs: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,12 +205,7 @@ def test_without_enough_watches_everything_is_looked_at_often(
     limit = "the system allows no more watches"
     monkeypatch.setattr(runner, "POLL_S", 0.3)
     monkeypatch.setattr(FolderWatch, "start", lambda watch: setattr(watch, "trouble", limit))
-    running._stopping.clear()
-    running.start()
-    running.settles()
-    for number in range(3):
-        (running.folder / f"unseen {number}").write_bytes(b"%d" % number)
-        wait_until(lambda number=number: f"unseen {number}" in names(fs), 20)
+    brings_what_nobody_hints_at(running, fs)
     assert running.pair_status.watch_trouble == limit
 
 
@@ -211,12 +216,7 @@ def test_everything_is_looked_at_from_time_to_time_whatever_hints_say(
     running.stop()
     monkeypatch.setattr(runner, "EVERYWHERE_S", 0.3)
     monkeypatch.setattr(FolderWatch, "hear", lambda *_: None)
-    running._stopping.clear()
-    running.start()
-    running.settles()
-    for number in range(3):
-        (running.folder / f"unseen {number}").write_bytes(b"%d" % number)
-        wait_until(lambda number=number: f"unseen {number}" in names(fs), 20)
+    brings_what_nobody_hints_at(running, fs)
     assert running.pair_status.watch_trouble == ""  # else it would be looked at often for that
 
 

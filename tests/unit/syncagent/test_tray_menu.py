@@ -11,7 +11,7 @@ from syncagent.tray.icons import COLOURS, SIZE, draw_icon
 from syncagent.tray.menu import EIGHTHS, SEPARATOR, TEXT_MAX, Action, Badge, Item, menu_model
 from syncagent.tray.news import LINES_MAX, find_news
 
-HOME = PairStatus("p1", "Work", "https://d.example/work/", Mood.IDLE, "up to date", cycles=3, is_settled=True)
+HOME = PairStatus("p1", "Work", "https://d.example/documents/", Mood.IDLE, "up to date", cycles=3, is_settled=True)
 OTHER = replace(HOME, id="p2", folder="Music", url="https://d.example/music/")
 
 
